@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * The shared memory of Durpina: every struct, enum and limit that durpinad, the nginx module, the
+ * programs in the kernel and the tests exchange through BPF maps. There is no second definition.
+ *
+ *     map         element                  written by                   mapped by nginx
+ *     meta        struct durpina_meta      durpinad                     PROT_READ
+ *     upstreams   struct durpina_upstream  durpinad                     PROT_READ
+ *     peers       struct durpina_peer      durpinad                     PROT_READ
+ *     slots       struct durpina_slots     durpinad                     PROT_READ
+ *     counters    struct durpina_counters  nginx workers, by atomics    PROT_READ | PROT_WRITE
+ *     cursors     struct durpina_cursor    nginx workers, by atomics    PROT_READ | PROT_WRITE
+ *
+ * Rules
+ *  1. Fixed width integers, no bitfields, no pointers, no implicit padding (asserted below).
+ *  2. Everything a reader must see as one state lies in two copies, chosen by the low bit of
+ *     durpina_upstream.publish: the view of an upstream and the settings of its peers.
+ *     durpina_seq.h is the protocol. At rest both copies are equal, so a dump reads the same twice.
+ *  3. Identity (names, address, ids) is written before the first publication that refers to it and
+ *     never again under the same generation.
+ *  4. Names end in NUL inside their array. Fields in network byte order end in _be, times in _ms.
+ *  5. Every index, length and enum read from a map is bounded before use: root may write anything.
+ */
+#ifndef DURPINA_ABI_H
+#define DURPINA_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DURPINA_MAGIC 0x00616e6970727564ULL /* "durpina" as bytes, little endian */
+#define DURPINA_ABI_MAJOR 1                 /* differs: refuse */
+#define DURPINA_ABI_MINOR 0                 /* differs: adopt */
+
+#define DURPINA_NAME_SIZE 128   /* upstream and peer names, with the NUL */
+#define DURPINA_ADDRESS_SIZE 56 /* "[IPv6]:port" or "unix:", with the NUL */
+
+#define DURPINA_WEIGHT_MAX 65535
+#define DURPINA_TRIES_MAX 32 /* tries of one request, hence peers it can remember as tried */
+
+/* Ids are indexes; this one means "none". */
+#define DURPINA_NONE UINT32_MAX
+
+/* Default capacities (durpinad.conf: upstreams, peers, slots). */
+#define DURPINA_UPSTREAMS_DEFAULT 1024
+#define DURPINA_PEERS_DEFAULT 65536
+#define DURPINA_SLOTS_DEFAULT (4 * 1024 * 1024)
+
+enum durpina_family {
+    DURPINA_FAMILY_NONE = 0, /* the name has no address yet */
+    DURPINA_FAMILY_INET = 1,
+    DURPINA_FAMILY_INET6 = 2,
+    DURPINA_FAMILY_UNIX = 3, /* the path is the name behind "unix:" */
+};
+
+/* Primaries take all traffic; backups only when no primary can be picked. */
+enum durpina_tier_id {
+    DURPINA_TIER_PRIMARY = 0,
+    DURPINA_TIER_BACKUP = 1,
+};
+#define DURPINA_TIERS 2
+
+/*
+ * The published state of a peer, what picks go by: derived by durpinad from the operator's word
+ * (admin), the monitors' verdict (health) and resolution. A passive failure is not here: workers
+ * keep it in durpina_counters.down_until_ms. Only DURPINA_PEER_UP takes new requests.
+ */
+enum durpina_peer_state {
+    DURPINA_PEER_FREE = 0, /* the record is not in use */
+    DURPINA_PEER_UP = 1,
+    DURPINA_PEER_DOWN = 2,       /* by the operator or the `server` line */
+    DURPINA_PEER_UNHEALTHY = 3,  /* a monitor's verdict */
+    DURPINA_PEER_DRAINING = 4,   /* by the operator, or weight 0 */
+    DURPINA_PEER_CHECKING = 5,   /* no traffic before the first passed check */
+    DURPINA_PEER_UNRESOLVED = 6, /* no address */
+};
+
+/* The operator's word; no check ever changes it. */
+enum durpina_admin {
+    DURPINA_ADMIN_UP = 0,
+    DURPINA_ADMIN_DOWN = 1,
+    DURPINA_ADMIN_DRAIN = 2,
+};
+
+/* The monitors' verdict. */
+enum durpina_health {
+    DURPINA_HEALTH_UNKNOWN = 0, /* no monitor, or no verdict yet */
+    DURPINA_HEALTH_PASSED = 1,
+    DURPINA_HEALTH_FAILED = 2,
+};
+
+enum durpina_algorithm {
+    DURPINA_ROUND_ROBIN = 0,
+    DURPINA_UNWEIGHTED_ROUND_ROBIN = 1,
+    DURPINA_HASH = 2, /* ip-hash and consistent-hash: they differ in the key only */
+};
+
+struct durpina_meta {
+    uint64_t magic;
+    uint32_t abi_major;
+    uint32_t abi_minor;
+    uint64_t layout_hash; /* DURPINA_LAYOUT_HASH */
+    uint64_t epoch;       /* grows whenever an upstream is added or removed */
+    uint32_t upstreams;   /* capacities */
+    uint32_t peers;
+    uint32_t slots;
+    uint32_t controller_pid; /* 0 after an orderly stop */
+    char version[32];
+};
+
+/*
+ * An element of the slots map. The kernel rounds elements up to 8 bytes, so a slot is not an element
+ * of its own; mapped, the rows are one array of slots.
+ */
+#define DURPINA_SLOTS_PER_ROW 64
+
+struct durpina_slots {
+    uint32_t peers[DURPINA_SLOTS_PER_ROW]; /* ids */
+};
+
+/* A run of slots, counted in slots over all rows. */
+struct durpina_table {
+    uint32_t offset;
+    uint32_t length;
+};
+
+struct durpina_tier {
+    struct durpina_table schedule; /* smooth weighted schedule of the peers that are up */
+    struct durpina_table members;  /* each peer that is up and has a weight, once */
+    struct durpina_table hash;     /* Maglev table of all peers with a weight, also those down */
+};
+
+struct durpina_view {
+    struct durpina_table peers; /* every peer of the upstream, in the order of `server` lines */
+    struct durpina_tier tier[DURPINA_TIERS];
+};
+
+struct durpina_upstream {
+    char name[DURPINA_NAME_SIZE];
+    /* The publish word: 0 while the record is free, else the revision of the upstream; its low bit
+     * chooses the copy that is in force, here and in the peers' settings. */
+    uint64_t publish;
+    uint32_t generation;
+    uint32_t reserved;
+    struct durpina_view view[2];
+};
+
+struct durpina_peer_settings {
+    enum durpina_peer_state state;
+    uint32_t weight;
+    enum durpina_admin admin;
+    enum durpina_health health;
+    uint32_t initial_weight;
+    uint32_t max_fails; /* 0: passive failures are not counted */
+    uint32_t fail_timeout_ms;
+    uint32_t max_conns; /* 0: no limit */
+    uint32_t slow_start_ms;
+    uint32_t reserved;
+};
+
+/*
+ * One address to connect to. A `server` name with k addresses is one server id with k peers, which
+ * share settings but for state and health.
+ */
+struct durpina_peer {
+    char name[DURPINA_NAME_SIZE];       /* as in the file or the call, with its port */
+    char address[DURPINA_ADDRESS_SIZE]; /* as text: "127.0.0.1:80", "[::1]:80", "unix:", "?" */
+    enum durpina_family family;
+    uint16_t port_be;
+    uint16_t reserved;
+    uint32_t addr_be[4]; /* IPv4 in the first word */
+    uint32_t generation; /* changes whenever the record gets another owner */
+    uint32_t upstream;   /* its upstream's id */
+    uint32_t server;     /* id of the server in the API, shared by the addresses of one name */
+    enum durpina_tier_id tier;
+    struct durpina_peer_settings settings[2];
+};
+
+/*
+ * What workers count. All fields are changed by atomics only and belong to `generation`: who finds
+ * another one there changes nothing. Times are CLOCK_MONOTONIC, the same in every process.
+ */
+struct durpina_counters {
+    uint32_t generation;
+    uint32_t active;        /* tries in flight over all workers */
+    uint32_t fails;         /* failures inside the current fail_timeout ... */
+    uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
+    uint64_t down_until_ms; /* temporary down: 0, or when one probing request may go through */
+    uint64_t selected_ms;   /* last pick */
+    uint64_t requests;      /* tries begun */
+    uint64_t failed;        /* tries failed */
+    uint64_t unavail;       /* times it became temporarily down */
+    uint64_t responses[5];  /* by status class, 1xx to 5xx */
+    uint64_t sent;          /* bytes to the peer */
+    uint64_t received;      /* bytes from the peer */
+    uint64_t header_ms;     /* sum of times to the response header */
+    uint64_t response_ms;   /* sum of times to the end of the response; / responses = mean */
+};
+
+/* One cache line an upstream: where its round robins stand, by tier. */
+struct durpina_cursor {
+    uint64_t round_robin[DURPINA_TIERS];
+    uint64_t unweighted[DURPINA_TIERS];
+    uint64_t reserved[4];
+};
+
+#define DURPINA_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
+#define DURPINA_ASSERT_OFFSET(type, field, off) \
+    _Static_assert(offsetof(type, field) == (off), #type "." #field)
+
+DURPINA_ASSERT_SIZE(enum durpina_peer_state, 4);
+DURPINA_ASSERT_SIZE(struct durpina_meta, 80);
+DURPINA_ASSERT_OFFSET(struct durpina_meta, epoch, 24);
+DURPINA_ASSERT_OFFSET(struct durpina_meta, controller_pid, 44);
+DURPINA_ASSERT_SIZE(struct durpina_slots, 256);
+DURPINA_ASSERT_SIZE(struct durpina_view, 56);
+DURPINA_ASSERT_SIZE(struct durpina_upstream, 256);
+DURPINA_ASSERT_OFFSET(struct durpina_upstream, publish, 128);
+DURPINA_ASSERT_OFFSET(struct durpina_upstream, view, 144);
+DURPINA_ASSERT_SIZE(struct durpina_peer_settings, 40);
+DURPINA_ASSERT_SIZE(struct durpina_peer, 304);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, family, 184);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, generation, 208);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, settings, 224);
+DURPINA_ASSERT_SIZE(struct durpina_counters, 128);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 8);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, down_until_ms, 16);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, responses, 56);
+DURPINA_ASSERT_SIZE(struct durpina_cursor, 64);
+
+/*
+ * libbpf and the kernel compare sizes of pinned maps only; this number also tells fields of equal
+ * size apart that have changed places. FNV-1a over what readers depend on.
+ */
+#define DURPINA_FNV(h, x) (((h) ^ (uint64_t) (x)) * 0x100000001b3ULL)
+#define DURPINA_FNV3(h, a, b, c) DURPINA_FNV(DURPINA_FNV(DURPINA_FNV(h, a), b), c)
+#define DURPINA_LAYOUT_PEER                                                                \
+    DURPINA_FNV3(DURPINA_FNV3(0xcbf29ce484222325ULL, offsetof(struct durpina_peer, family),  \
+                              offsetof(struct durpina_peer, generation),                     \
+                              offsetof(struct durpina_peer, settings)),                      \
+                 offsetof(struct durpina_peer_settings, weight),                             \
+                 offsetof(struct durpina_peer_settings, max_fails),                          \
+                 offsetof(struct durpina_peer_settings, max_conns))
+#define DURPINA_LAYOUT_HASH                                                                \
+    DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_PEER, offsetof(struct durpina_upstream, publish), \
+                              offsetof(struct durpina_view, tier),                           \
+                              offsetof(struct durpina_tier, hash)),                          \
+                 offsetof(struct durpina_counters, down_until_ms),                           \
+                 offsetof(struct durpina_counters, responses),                               \
+                 offsetof(struct durpina_cursor, unweighted))
+
+#endif

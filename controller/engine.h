@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: the one mutator of the model. API requests, check results, name lookups and the state
+ * file all come in here; each change is validated whole, applied to the model, published to the maps
+ * and scheduled to be saved, in that order, before the call returns. A call that fails has changed
+ * nothing. Not thread safe: everything runs on the loop.
+ */
+#ifndef DURPINAD_ENGINE_H
+#define DURPINAD_ENGINE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "failure.h"
+#include "model.h"
+#include "server_line.h"
+
+struct bpf_state;
+struct engine;
+
+struct engine_options {
+    struct bpf_state *maps;   /* mapped writable; not owned */
+    const char *state_file;   /* NULL: state is not saved */
+    uint32_t state_delay_ms;  /* a change is on disk at most this much later */
+    struct prober *prober;    /* not owned */
+    struct resolver *resolver; /* not owned */
+};
+
+/*
+ * Loads the state file, adopts what the maps hold (it wins where it is newer), publishes all.
+ * A damaged state file is set aside as FILE.damaged and logged.
+ */
+int engine_create(uv_loop_t *loop, const struct engine_options *options, struct engine **ret,
+                  struct failure *failure);
+
+/* Starts monitors and lookups: to be called once privileges are dropped. */
+void engine_start(struct engine *engine);
+
+/* Saves the state file now. 0 or -errno. */
+int engine_save(struct engine *engine);
+
+/* Leaves the maps as they are; saves; marks the controller as gone. NULL is fine. */
+void engine_destroy(struct engine *engine);
+
+/* The model, to be read only. */
+const struct model *engine_model(const struct engine *engine);
+
+/* Upstreams. Names are 1..127 bytes without control characters, space or '/'. */
+int engine_create_upstream(struct engine *engine, const char *name, struct failure *failure);
+int engine_delete_upstream(struct engine *engine, const char *name, struct failure *failure);
+
+/* Servers. spec->set says which settings are given; the rest get nginx's defaults (add) or stay as
+ * they are (change). *ret is owned by the model. */
+int engine_add_server(struct engine *engine, const char *upstream, const struct server_spec *spec,
+                      const struct server **ret, struct failure *failure);
+int engine_change_server(struct engine *engine, const char *upstream, uint32_t id,
+                         const struct server_spec *spec, const struct server **ret,
+                         struct failure *failure);
+int engine_reset_server(struct engine *engine, const char *upstream, uint32_t id,
+                        const struct server **ret, struct failure *failure);
+int engine_remove_server(struct engine *engine, const char *upstream, uint32_t id,
+                         struct failure *failure);
+int engine_resolve_server(struct engine *engine, const char *upstream, uint32_t id,
+                          const struct server **ret, struct failure *failure);
+
+/*
+ * Monitors. options is the JSON object of the call (borrowed). *ret_created says whether it is new;
+ * the same id, name and options again succeed without change.
+ */
+int engine_add_monitor(struct engine *engine, const char *upstream, const char *id,
+                       const char *name, const json_t *options, bool *ret_created,
+                       const struct monitor **ret, struct failure *failure);
+int engine_remove_monitor(struct engine *engine, const char *upstream, const char *id,
+                          struct failure *failure);
+int engine_set_monitoring(struct engine *engine, const char *upstream, bool active,
+                          struct failure *failure);
+
+/* The `server` lines of one upstream block, as an nginx found them. */
+struct registration {
+    const char *upstream;
+    bool durpina;              /* its balancer is ours; else it is taken only if asked for before */
+    struct server_spec *specs; /* with addresses */
+    size_t n_specs;
+};
+
+/* docs/api.md "An nginx introduces itself". ret_token: 32 hex digits and NUL. */
+int engine_introduce_nginx(struct engine *engine, const char *instance, uint32_t pid,
+                           uint32_t worker_uid, const struct registration *registrations,
+                           size_t n_registrations, char ret_token[33], uint64_t *ret_epoch,
+                           struct failure *failure);
+int engine_register_upstream(struct engine *engine, const char *instance, uint64_t epoch,
+                             const struct registration *registration, struct failure *failure);
+
+/* Non-zero if token belongs to an introduced nginx whose workers run as uid. */
+bool engine_authorize_worker(const struct engine *engine, uint32_t uid, const char *token);
+
+/* Name servers: addresses with optional port; none: resolv.conf. */
+int engine_set_resolver(struct engine *engine, const char *const *servers, size_t n_servers,
+                        struct failure *failure);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Why a request was refused, in the words that its sender gets: the API's status, code and text
+ * (docs/api.md), the CLI and nginx show the text.
+ */
+#ifndef DURPINAD_FAILURE_H
+#define DURPINAD_FAILURE_H
+
+#include <stdarg.h>
+
+struct failure {
+    unsigned status;  /* of HTTP: 400, 403, 404, 405, 409, 413, 415, 500, 503 */
+    const char *code; /* a literal: "UpstreamNotFound" */
+    char text[256];   /* names the culprit; control characters are escaped */
+};
+
+/* Fills *failure and returns -err, so that callers can `return fail(failure, EINVAL, 400, ...)`. */
+int fail(struct failure *failure, int err, unsigned status, const char *code, const char *format,
+         ...) __attribute__((format(printf, 5, 6)));
+
+#endif
