@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The maps: created, pinned, adopted or refused, and mapped writable.
+ *
+ * open: creates what is not pinned yet (staged in a directory beside PIN and renamed into place),
+ * adopts pins of the same magic, major version, layout hash and capacity, refuses anything else by
+ * name with the remedy. Holds an flock on the pin directory for its life: a second controller is
+ * refused with the pid of the first. Mounts bpffs at /sys/fs/bpf if nothing is mounted there.
+ */
+#ifndef DURPINAD_BPF_STATE_H
+#define DURPINAD_BPF_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "durpina_abi.h"
+#include "durpina_select.h"
+#include "failure.h"
+
+struct bpf_state {
+    int dir_fd; /* the pin directory, locked */
+    int map_fds[6]; /* in the order of durpina_abi.h */
+    struct durpina_meta *meta;
+    struct durpina_upstream *upstreams;
+    struct durpina_peer *peers;
+    uint32_t *slots;
+    struct durpina_counters *counters;
+    struct durpina_cursor *cursors;
+    uint32_t n_upstreams;
+    uint32_t n_peers;
+    uint32_t n_slots;
+    bool adopted; /* the pins were there before */
+};
+
+struct bpf_state_options {
+    const char *pin;      /* directory, below a bpffs */
+    uint32_t n_upstreams; /* capacities */
+    uint32_t n_peers;
+    uint32_t n_slots;     /* rounded up to whole rows */
+    uint32_t uid, gid;    /* who owns the directory and the pins afterwards */
+};
+
+int bpf_state_open(const struct bpf_state_options *options, struct bpf_state *ret,
+                   struct failure *failure);
+/* Unmaps and closes; the pins stay. */
+void bpf_state_close(struct bpf_state *state);
+/* The maps as a reader sees them. */
+struct durpina_maps bpf_state_maps(const struct bpf_state *state);
+
+#endif
