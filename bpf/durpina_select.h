@@ -384,6 +384,59 @@ durpina_pick(const struct durpina_maps *maps, uint32_t upstream, uint32_t genera
 }
 
 /*
+ * Takes a peer that the caller chose (id and generation), if it may take this request.
+ */
+static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_maps *maps,
+                                                        uint32_t peer, uint32_t generation,
+                                                        const struct durpina_tried *tried,
+                                                        uint64_t now_ms,
+                                                        struct durpina_pick *ret_pick)
+{
+    if (peer >= maps->n_peers)
+        return DURPINA_PICK_NO_PEER;
+
+    const struct durpina_peer *record = &maps->peers[peer];
+    uint32_t upstream = DURPINA_LOAD(&record->upstream);
+
+    if (upstream >= maps->n_upstreams || DURPINA_LOAD(&record->generation) != generation)
+        return DURPINA_PICK_NO_PEER;
+
+    struct durpina_picking p = {
+        .maps = maps, .upstream = &maps->upstreams[upstream], .tried = tried, .now_ms = now_ms};
+
+    for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
+        p.last = attempt == DURPINA_SEQ_RETRIES - 1;
+        p.word = durpina_seq_begin(&p.upstream->publish);
+        if (p.word == 0)
+            return DURPINA_PICK_NO_UPSTREAM;
+        p.single = DURPINA_LOAD(&p.upstream->view[p.word & 1].peers.length) == 1;
+
+        enum durpina_verdict verdict = durpina_take(&p, peer, ret_pick);
+
+        if (verdict == DURPINA_TAKEN)
+            return DURPINA_PICK_OK;
+        if (verdict == DURPINA_SKIPPED)
+            return DURPINA_PICK_NO_PEER;
+    }
+    return DURPINA_PICK_NO_PEER;
+}
+
+/* durpina_add_fail() for a peer id (below maps->n_peers), by its published settings. */
+static inline uint32_t durpina_fail(const struct durpina_maps *maps, uint32_t peer, uint64_t now_ms)
+{
+    struct durpina_peer_settings s = durpina_read_settings(maps, peer);
+    uint32_t upstream = DURPINA_LOAD(&maps->peers[peer].upstream);
+    int single = 0;
+
+    if (upstream < maps->n_upstreams) {
+        const struct durpina_upstream *u = &maps->upstreams[upstream];
+
+        single = DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
+    }
+    return durpina_add_fail(&maps->counters[peer], s.max_fails, s.fail_timeout_ms, single, now_ms);
+}
+
+/*
  * Ends a pick: gives back its share of `active` and lets its outcome count. A pick whose peer has
  * another owner by now changes nothing.
  */
@@ -400,16 +453,7 @@ static inline void durpina_finish(const struct durpina_maps *maps, const struct 
     __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELAXED);
 
     if (outcome == DURPINA_OUTCOME_FAILURE) {
-        struct durpina_peer_settings s = durpina_read_settings(maps, pick->peer);
-        uint32_t upstream = DURPINA_LOAD(&maps->peers[pick->peer].upstream);
-        int single = 0;
-
-        if (upstream < maps->n_upstreams) {
-            const struct durpina_upstream *u = &maps->upstreams[upstream];
-
-            single = DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
-        }
-        durpina_add_fail(c, s.max_fails, s.fail_timeout_ms, single, now_ms);
+        durpina_fail(maps, pick->peer, now_ms);
     } else if (outcome == DURPINA_OUTCOME_SUCCESS) {
         /* Success of a request that began before the failures proves nothing. */
         if (pick->probing)

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: MIT */
+/* What Lua calls. Everything is checked here: Lua may pass anything. */
+#include "ngx_http_durpina_cdef.h"
+#include "ngx_http_durpina_peer.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum {
+    NGX_HTTP_DURPINA_FFI_ROUND_ROBIN = 0,
+    NGX_HTTP_DURPINA_FFI_UNWEIGHTED_ROUND_ROBIN = 1,
+    NGX_HTTP_DURPINA_FFI_HASH = 2,
+    NGX_HTTP_DURPINA_FFI_IP_HASH = 3,
+};
+
+const char *
+ngx_http_durpina_ffi_cdef(void)
+{
+    return NGX_HTTP_DURPINA_FFI_CDEF;
+}
+
+/* As nginx's ip_hash: the first three octets of an IPv4 address, all of an IPv6 address, and one
+ * value for all clients of a unix socket. */
+static uint64_t
+ngx_http_durpina_hash_client(struct sockaddr *sa)
+{
+    struct sockaddr_in *sin;
+#if (NGX_HAVE_INET6)
+    struct sockaddr_in6 *sin6;
+#endif
+
+    switch (sa->sa_family) {
+
+    case AF_INET:
+        sin = (struct sockaddr_in *) sa;
+        return XXH3_64bits(&sin->sin_addr.s_addr, 3);
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        sin6 = (struct sockaddr_in6 *) sa;
+
+        /* An IPv4 client of a dual-stack listener is the same client. */
+        if (IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr)) {
+            return XXH3_64bits(&sin6->sin6_addr.s6_addr[12], 3);
+        }
+
+        return XXH3_64bits(&sin6->sin6_addr, 16);
+#endif
+
+    default:
+        return XXH3_64bits("", 0);
+    }
+}
+
+/* Whether r is being balanced; otherwise *err says why not. */
+static ngx_int_t
+ngx_http_durpina_ffi_check(ngx_http_request_t *r, const char **err)
+{
+    if (r == NULL || r->upstream == NULL || r->upstream->upstream == NULL
+        || r->upstream->upstream->srv_conf == NULL)
+    {
+        *err = "no upstream is being balanced: to be called in balancer_by_lua*";
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_durpina.maps.meta == NULL) {
+        *err = "the maps are not mapped";
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+int
+ngx_http_durpina_ffi_balance(ngx_http_request_t *r, int algorithm, const char *key, size_t key_len,
+    const char **err)
+{
+    if (ngx_http_durpina_ffi_check(r, err) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    switch (algorithm) {
+
+    case NGX_HTTP_DURPINA_FFI_ROUND_ROBIN:
+        return ngx_http_durpina_balance(r, DURPINA_ROUND_ROBIN, 0, err);
+
+    case NGX_HTTP_DURPINA_FFI_UNWEIGHTED_ROUND_ROBIN:
+        return ngx_http_durpina_balance(r, DURPINA_UNWEIGHTED_ROUND_ROBIN, 0, err);
+
+    case NGX_HTTP_DURPINA_FFI_HASH:
+        return ngx_http_durpina_balance(r, DURPINA_HASH, XXH3_64bits(key, key_len), err);
+
+    case NGX_HTTP_DURPINA_FFI_IP_HASH:
+        return ngx_http_durpina_balance(r, DURPINA_HASH,
+                                        ngx_http_durpina_hash_client(r->connection->sockaddr), err);
+
+    default:
+        *err = "unknown algorithm";
+        return NGX_ERROR;
+    }
+}
+
+int
+ngx_http_durpina_ffi_balance_peer(ngx_http_request_t *r, uint32_t peer, uint32_t generation,
+    const char **err)
+{
+    if (ngx_http_durpina_ffi_check(r, err) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_durpina_balance_peer(r, peer, generation, err);
+}
+
+int
+ngx_http_durpina_ffi_current_upstream(ngx_http_request_t *r, const char **ret_name,
+    size_t *ret_len)
+{
+    if (r == NULL || r->upstream == NULL || r->upstream->upstream == NULL) {
+        return NGX_DECLINED;
+    }
+
+    *ret_name = (const char *) r->upstream->upstream->host.data;
+    *ret_len = r->upstream->upstream->host.len;
+
+    return NGX_OK;
+}
+
+uint32_t
+ngx_http_durpina_ffi_upstreams(void)
+{
+    return ngx_http_durpina.maps.n_upstreams;
+}
+
+int
+ngx_http_durpina_ffi_find_upstream(const char *name, size_t len, uint32_t *ret_id,
+    uint32_t *ret_generation)
+{
+    uint32_t                       id, generation;
+    const struct durpina_upstream *u;
+
+    if (len == 0 || len >= DURPINA_NAME_SIZE) {
+        return NGX_DECLINED;
+    }
+
+    for (id = 0; id < ngx_http_durpina.maps.n_upstreams; id++) {
+        u = &ngx_http_durpina.maps.upstreams[id];
+
+        if (durpina_seq_begin(&u->publish) == 0) {
+            continue;
+        }
+
+        generation = DURPINA_LOAD(&u->generation);
+
+        if (ngx_memcmp(u->name, name, len) == 0 && u->name[len] == '\0') {
+            *ret_id = id;
+            *ret_generation = generation;
+            return NGX_OK;
+        }
+    }
+
+    return NGX_DECLINED;
+}
+
+int
+ngx_http_durpina_ffi_upstream(uint32_t id, char *name, uint32_t *ret_generation,
+    uint64_t *ret_revision)
+{
+    uint64_t                       word;
+    const struct durpina_upstream *u;
+
+    if (id >= ngx_http_durpina.maps.n_upstreams) {
+        return NGX_DECLINED;
+    }
+
+    u = &ngx_http_durpina.maps.upstreams[id];
+
+    word = durpina_seq_begin(&u->publish);
+    if (word == 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_cpystrn((u_char *) name, (u_char *) u->name, DURPINA_NAME_SIZE);
+    *ret_generation = DURPINA_LOAD(&u->generation);
+    *ret_revision = word;
+
+    return NGX_OK;
+}
+
+int
+ngx_http_durpina_ffi_upstream_peers(uint32_t id, uint32_t generation, uint32_t *ids, uint32_t max,
+    uint32_t *ret_n)
+{
+    int                            i;
+    uint32_t                       j;
+    uint64_t                       word;
+    struct durpina_table           table;
+    const struct durpina_upstream *u;
+
+    if (id >= ngx_http_durpina.maps.n_upstreams) {
+        return NGX_DECLINED;
+    }
+
+    u = &ngx_http_durpina.maps.upstreams[id];
+
+    for (i = 0; i < DURPINA_SEQ_RETRIES; i++) {
+        word = durpina_seq_begin(&u->publish);
+
+        if (word == 0 || DURPINA_LOAD(&u->generation) != generation) {
+            return NGX_DECLINED;
+        }
+
+        table = durpina_table(&ngx_http_durpina.maps, &u->view[word & 1].peers);
+
+        for (j = 0; j < table.length && j < max; j++) {
+            ids[j] = DURPINA_LOAD(&ngx_http_durpina.maps.slots[table.offset + j]);
+        }
+
+        if (!durpina_seq_retry(&u->publish, word)) {
+            break;
+        }
+    }
+
+    *ret_n = table.length;
+
+    return NGX_OK;
+}
+
+/* The record of a peer that is in use and has this generation (0: any), or NULL. */
+static const struct durpina_peer *
+ngx_http_durpina_ffi_find_peer(uint32_t id, uint32_t generation)
+{
+    uint32_t                   now;
+    const struct durpina_peer *p;
+
+    if (id >= ngx_http_durpina.maps.n_peers) {
+        return NULL;
+    }
+
+    p = &ngx_http_durpina.maps.peers[id];
+    now = DURPINA_LOAD(&p->generation);
+
+    if (now == 0 || (generation != 0 && now != generation)
+        || DURPINA_LOAD(&ngx_http_durpina.maps.counters[id].generation) != now)
+    {
+        return NULL;
+    }
+
+    return p;
+}
+
+int
+ngx_http_durpina_ffi_peer(uint32_t id, uint32_t generation, struct ngx_http_durpina_ffi_peer *ret)
+{
+    ngx_uint_t                    i;
+    const struct durpina_peer    *p;
+    struct durpina_counters      *c;
+    struct durpina_peer_settings  s;
+
+    p = ngx_http_durpina_ffi_find_peer(id, generation);
+    if (p == NULL) {
+        return NGX_DECLINED;
+    }
+
+    s = durpina_read_settings(&ngx_http_durpina.maps, id);
+    if (s.state == DURPINA_PEER_FREE) {
+        return NGX_DECLINED;
+    }
+
+    c = &ngx_http_durpina.maps.counters[id];
+
+    ngx_cpystrn((u_char *) ret->name, (u_char *) p->name, sizeof(p->name));
+
+    if (DURPINA_LOAD(&p->family) == DURPINA_FAMILY_UNIX) {
+        ngx_cpystrn((u_char *) ret->address, (u_char *) p->name, sizeof(p->name));
+    } else {
+        ngx_cpystrn((u_char *) ret->address, (u_char *) p->address, sizeof(p->address));
+    }
+
+    ret->generation = DURPINA_LOAD(&p->generation);
+    ret->server = DURPINA_LOAD(&p->server);
+    ret->backup = DURPINA_LOAD(&p->tier) == DURPINA_TIER_BACKUP;
+    ret->state = s.state;
+    ret->admin = s.admin;
+    ret->health = s.health;
+    ret->weight = s.weight;
+    ret->initial_weight = s.initial_weight;
+    ret->max_fails = s.max_fails;
+    ret->fail_timeout_ms = s.fail_timeout_ms;
+    ret->max_conns = s.max_conns;
+    ret->slow_start_ms = s.slow_start_ms;
+    ret->active = DURPINA_LOAD(&c->active);
+    ret->fails = durpina_fails(c, s.fail_timeout_ms, ngx_current_msec);
+    ret->temp_down = durpina_is_temp_down(c, ngx_current_msec);
+    ret->reserved = 0;
+    ret->requests = DURPINA_LOAD(&c->requests);
+    ret->failed = DURPINA_LOAD(&c->failed);
+    ret->unavail = DURPINA_LOAD(&c->unavail);
+
+    for (i = 0; i < 5; i++) {
+        ret->responses[i] = DURPINA_LOAD(&c->responses[i]);
+    }
+
+    ret->sent = DURPINA_LOAD(&c->sent);
+    ret->received = DURPINA_LOAD(&c->received);
+    ret->header_ms = DURPINA_LOAD(&c->header_ms);
+    ret->response_ms = DURPINA_LOAD(&c->response_ms);
+
+    return NGX_OK;
+}
+
+int
+ngx_http_durpina_ffi_add_fail(uint32_t id, uint32_t generation, uint32_t *ret_fails)
+{
+    if (ngx_http_durpina_ffi_find_peer(id, generation) == NULL) {
+        return NGX_DECLINED;
+    }
+
+    *ret_fails = durpina_fail(&ngx_http_durpina.maps, id, ngx_current_msec);
+
+    return NGX_OK;
+}
+
+int
+ngx_http_durpina_ffi_set_temp_down(uint32_t id, uint32_t generation, int on)
+{
+    struct durpina_peer_settings s;
+
+    if (ngx_http_durpina_ffi_find_peer(id, generation) == NULL) {
+        return NGX_DECLINED;
+    }
+
+    if (on) {
+        s = durpina_read_settings(&ngx_http_durpina.maps, id);
+        durpina_set_temp_down(&ngx_http_durpina.maps.counters[id], s.fail_timeout_ms,
+                              ngx_current_msec);
+    } else {
+        durpina_clear_fails(&ngx_http_durpina.maps.counters[id]);
+    }
+
+    return NGX_OK;
+}
+
+const char *
+ngx_http_durpina_ffi_socket(void)
+{
+    ngx_http_durpina_main_conf_t *dmcf;
+
+    dmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle, ngx_http_durpina_module);
+
+    return (const char *) dmcf->socket.data;
+}
+
+const char *
+ngx_http_durpina_ffi_token(void)
+{
+    return (const char *) ngx_http_durpina.token;
+}
+
+int
+ngx_http_durpina_ffi_upstream_block(const char *name, size_t len, const char **ret_json,
+    size_t *ret_len)
+{
+    ngx_str_t                        json;
+    ngx_uint_t                       i;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+
+    umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle, ngx_http_upstream_module);
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+        if (!(uscfp[i]->flags & NGX_HTTP_UPSTREAM_CREATE) || uscfp[i]->host.len != len
+            || ngx_strncasecmp(uscfp[i]->host.data, (u_char *) name, len) != 0)
+        {
+            continue;
+        }
+
+        if (ngx_http_durpina_upstream_block((ngx_cycle_t *) ngx_cycle, uscfp[i], ngx_cycle->pool,
+                                            &json)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        *ret_json = (const char *) json.data;
+        *ret_len = json.len;
+
+        return NGX_OK;
+    }
+
+    return NGX_DECLINED;
+}
+
+int
+ngx_http_durpina_ffi_exchange(const char *request, size_t len, char *response, size_t size,
+    uint32_t timeout_ms, size_t *ret_len, const char **err)
+{
+    static char text[512];
+
+    ngx_memzero(text, sizeof(text));
+    *err = text;
+
+    return ngx_http_durpina_exchange(ngx_http_durpina_ffi_socket(), (const u_char *) request, len,
+                                     (u_char *) response, size, timeout_ms, ret_len, text,
+                                     sizeof(text) - 1);
+}
