@@ -17,6 +17,8 @@ CC ?= cc
 CLANG ?= clang
 BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 CFLAGS ?= -O2 -g
+# In CI a warning is an error.
+WERROR ?= $(CI)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 PACKAGES := libbpf libuv libcurl libcares jansson libmicrohttpd libcap-ng
@@ -112,20 +114,22 @@ $(B)/ngx_http_durpina_cdef.h: nginx-module/ngx_http_durpina_ffi.h $(B)/flags
 		sed '/#include/d' $< | $(CC) -E -P -x c - | \
 		sed -e 's/[\\"]/\\&/g' -e 's/.*/    "&\\n" \\/' -e '$$s/ \\$$//'; } >$@
 
-$(NGINX_TREE)/Makefile: nginx-module/config $(B)/flags $(wildcard $(NGINX_SRC)/conf_flags)
+$(NGINX_TREE)/objs/Makefile: nginx-module/config $(B)/flags $(wildcard $(NGINX_SRC)/conf_flags)
 	$(call say,NGX,configure)
 	$(Q)rm -rf $(NGINX_TREE) && cp -r $(NGINX_SRC) $(NGINX_TREE)
-	$(Q)cd $(NGINX_TREE) && bash -c '. ./conf_flags && ./configure "$${NGX_CONF_FLAGS[@]}" \
-		--with-compat --with-cc="$(CC)" --with-cc-opt="$(CFLAGS) -Wextra -Wno-unused-parameter" \
+	$(Q)cd $(NGINX_TREE) && DURPINA_BUILD=$(abspath $(B)) bash -c '. ./conf_flags && \
+		./configure "$${NGX_CONF_FLAGS[@]}" --with-compat \
+		--with-cc="$(CC)" --with-cc-opt="$(CFLAGS) -Wextra -Wno-unused-parameter" \
 		--add-dynamic-module="$(CURDIR)/nginx-module"' \
-		>configure.log 2>&1 || { cat configure.log; rm -f Makefile; exit 1; }
+		>configure.log 2>&1 || { cat configure.log; rm -rf objs; exit 1; }
 
-# nginx's makefile does not know all headers, and the module compiles in a second: always whole.
-$(MODULE): $(NGINX_TREE)/Makefile $(MODULE_SOURCES) $(B)/ngx_http_durpina_cdef.h
+# nginx's makefile does not know all headers, and the module compiles in a second: always whole. It is
+# not copied over the old one: an nginx that has that mapped would crash.
+$(MODULE): $(NGINX_TREE)/objs/Makefile $(MODULE_SOURCES) $(B)/ngx_http_durpina_cdef.h
 	$(call say,NGX,$@)
 	$(Q)find $(NGINX_TREE)/objs/addon -name '*.o' -delete
 	$(Q)$(MAKE) -s -C $(NGINX_TREE) -f objs/Makefile modules $(if $(V),,>/dev/null)
-	$(Q)cp $(NGINX_TREE)/objs/$(@F) $@
+	$(Q)cp $(NGINX_TREE)/objs/$(@F) $@.new && mv $@.new $@
 
 # --- tests ---------------------------------------------------------------------------------------
 
@@ -146,7 +150,7 @@ $(B)/bench/%: tests/bench/%.c $(B)/libdurpinad.a
 		-lm -o $@
 
 .PHONY: tests
-tests: all $(UNIT_PROGRAMS) $(BPF_PROGRAMS)
+tests: all $(UNIT_PROGRAMS) $(BPF_PROGRAMS) $(addprefix $(B)/bench/,$(BENCHES))
 
 #@ check         install what is missing, build, run every test tier (as root)
 # T=... runs only these: tier names or test files
@@ -177,7 +181,8 @@ bench: deps
 BUILD_DEPS := gcc libc6-dev clang bpftool pkg-config libbpf-dev libuv1-dev libcurl4-openssl-dev \
 	libc-ares-dev libjansson-dev libmicrohttpd-dev libcap-ng-dev libxxhash-dev uthash-dev \
 	libpcre2-dev nginx nginx-dev
-TEST_DEPS := libnginx-mod-http-lua lua-cjson libcmocka-dev curl jq wrk iproute2 procps luajit2
+TEST_DEPS := libnginx-mod-http-lua lua-cjson libcmocka-dev curl jq wrk iproute2 procps \
+	luajit2 openssl
 LINT_DEPS := clang-format cppcheck lua-check
 
 #@ deps          install what a bare Debian 12 lacks, and nothing if nothing is missing
@@ -242,12 +247,14 @@ format:
 
 #@ lint          clang-format, cppcheck and luacheck, changing nothing
 .PHONY: lint
-lint: $(B)/durpina.skel.h
+lint:
 	clang-format --dry-run --Werror $(C_FILES)
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 \
+	cppcheck --quiet -j 2 --error-exitcode=1 --inline-suppr --std=c11 \
 		--enable=warning,performance,portability --suppress=missingInclude \
+		--suppress='*:/usr/include/*' --suppress=uninitvar \
+		$(patsubst %,--include=/usr/include/%.h,uthash utlist jansson) \
 		-Ibpf -Icontroller $(SOURCES)
-	luacheck --quiet --std ngx_lua $(LUA_FILES)
+	luacheck --quiet $(LUA_FILES)
 
 #@ clean         remove build/
 .PHONY: clean
