@@ -182,7 +182,7 @@ struct durpina_peer {
 struct durpina_counters {
     uint32_t generation;
     uint32_t active;        /* tries in flight over all workers */
-    uint32_t fails;         /* failures inside the current fail_timeout ... */
+    uint32_t fails;         /* failures without a pause of fail_timeout in between ... */
     uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
     uint64_t down_until_ms; /* temporary down: 0, or when one probing request may go through */
     uint64_t selected_ms;   /* last pick */
@@ -204,7 +204,7 @@ struct durpina_cursor {
 };
 
 #define DURPINA_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
-#define DURPINA_ASSERT_OFFSET(type, field, off) \
+#define DURPINA_ASSERT_OFFSET(type, field, off)                                                    \
     _Static_assert(offsetof(type, field) == (off), #type "." #field)
 
 DURPINA_ASSERT_SIZE(enum durpina_peer_state, 4);
@@ -233,19 +233,19 @@ DURPINA_ASSERT_SIZE(struct durpina_cursor, 64);
  */
 #define DURPINA_FNV(h, x) (((h) ^ (uint64_t) (x)) * 0x100000001b3ULL)
 #define DURPINA_FNV3(h, a, b, c) DURPINA_FNV(DURPINA_FNV(DURPINA_FNV(h, a), b), c)
-#define DURPINA_LAYOUT_PEER                                                                \
-    DURPINA_FNV3(DURPINA_FNV3(0xcbf29ce484222325ULL, offsetof(struct durpina_peer, family),  \
-                              offsetof(struct durpina_peer, generation),                     \
-                              offsetof(struct durpina_peer, settings)),                      \
-                 offsetof(struct durpina_peer_settings, weight),                             \
-                 offsetof(struct durpina_peer_settings, max_fails),                          \
+#define DURPINA_LAYOUT_PEER                                                                        \
+    DURPINA_FNV3(DURPINA_FNV3(0xcbf29ce484222325ULL, offsetof(struct durpina_peer, family),        \
+                              offsetof(struct durpina_peer, generation),                           \
+                              offsetof(struct durpina_peer, settings)),                            \
+                 offsetof(struct durpina_peer_settings, weight),                                   \
+                 offsetof(struct durpina_peer_settings, max_fails),                                \
                  offsetof(struct durpina_peer_settings, max_conns))
-#define DURPINA_LAYOUT_HASH                                                                \
-    DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_PEER, offsetof(struct durpina_upstream, publish), \
-                              offsetof(struct durpina_view, tier),                           \
-                              offsetof(struct durpina_tier, hash)),                          \
-                 offsetof(struct durpina_counters, down_until_ms),                           \
-                 offsetof(struct durpina_counters, responses),                               \
+#define DURPINA_LAYOUT_HASH                                                                        \
+    DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_PEER, offsetof(struct durpina_upstream, publish),     \
+                              offsetof(struct durpina_view, tier),                                 \
+                              offsetof(struct durpina_tier, hash)),                                \
+                 offsetof(struct durpina_counters, down_until_ms),                                 \
+                 offsetof(struct durpina_counters, responses),                                     \
                  offsetof(struct durpina_cursor, unweighted))
 
 #endif

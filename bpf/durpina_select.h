@@ -70,7 +70,7 @@ enum durpina_pick_error {
     DURPINA_PICK_NO_PEER = 2,     /* nobody is available */
 };
 
-/* Finalizer of MurmurHash3: the next place to look for a key whose peer is not available. */
+/* Finalizer of MurmurHash3: the next place to look when the peer at one is not available. */
 static inline uint64_t durpina_mix(uint64_t x)
 {
     x ^= x >> 33;
@@ -93,8 +93,8 @@ static inline struct durpina_table durpina_table(const struct durpina_maps *maps
 }
 
 /* The copy of peer's settings that the publish word of its upstream puts in force. */
-static inline const struct durpina_peer_settings *
-durpina_settings(const struct durpina_peer *peer, uint64_t word)
+static inline const struct durpina_peer_settings *durpina_settings(const struct durpina_peer *peer,
+                                                                   uint64_t word)
 {
     return &peer->settings[word & 1];
 }
@@ -145,6 +145,17 @@ union durpina_fails {
     uint64_t word;
 };
 
+/* Workers read their clocks at most this far apart; nginx caches the time of each turn of its loop. */
+#define DURPINA_CLOCK_SKEW_MS 60000U
+
+/* Is timeout_ms over since at_ms, on the clock modulo 2^32? An age close to 2^32 is a negative one. */
+static inline int durpina_is_over(uint32_t at_ms, uint32_t timeout_ms, uint64_t now_ms)
+{
+    uint32_t age_ms = (uint32_t) now_ms - at_ms;
+
+    return age_ms > timeout_ms && age_ms <= UINT32_MAX - DURPINA_CLOCK_SKEW_MS;
+}
+
 typedef uint64_t __attribute__((may_alias)) durpina_alias_u64;
 
 static inline durpina_alias_u64 *durpina_fails_word(struct durpina_counters *c)
@@ -152,16 +163,14 @@ static inline durpina_alias_u64 *durpina_fails_word(struct durpina_counters *c)
     return (durpina_alias_u64 *) (void *) &c->fails;
 }
 
-/* Failures inside the current window of fail_timeout_ms. */
+/* Failures with no pause longer than fail_timeout_ms between them, nor since the last. */
 static inline uint32_t durpina_fails(const struct durpina_counters *c, uint32_t fail_timeout_ms,
                                      uint64_t now_ms)
 {
     union durpina_fails f = {
         .word = DURPINA_LOAD((const durpina_alias_u64 *) (const void *) &c->fails)};
 
-    if ((uint32_t) now_ms - f.at_ms > fail_timeout_ms && (int32_t) ((uint32_t) now_ms - f.at_ms) > 0)
-        return 0;
-    return f.fails;
+    return durpina_is_over(f.at_ms, fail_timeout_ms, now_ms) ? 0 : f.fails;
 }
 
 /* Non-zero while passive failures keep the peer from taking requests. */
@@ -188,8 +197,8 @@ static inline void durpina_clear_fails(struct durpina_counters *c)
 }
 
 /*
- * Counts one failure (nginx's max_fails and fail_timeout): max_fails of them inside fail_timeout
- * make the peer temporarily down for fail_timeout, and so does a single one of a peer that was
+ * Counts one failure (nginx's max_fails and fail_timeout): max_fails of them with no pause longer
+ * than fail_timeout in between make the peer temporarily down for fail_timeout, and so does a single one of a peer that was
  * temporarily down before. max_fails 0: nothing but the total is counted.
  * single: the only peer of its upstream is never taken out.
  * Returns the failures in the window, this one included.
@@ -205,10 +214,7 @@ static inline uint32_t durpina_add_fail(struct durpina_counters *c, uint32_t max
 
     old.word = DURPINA_LOAD(durpina_fails_word(c));
     do {
-        uint32_t age_ms = (uint32_t) now_ms - old.at_ms;
-
-        /* A negative age is another worker's slightly later clock. */
-        next.fails = (age_ms > fail_timeout_ms && (int32_t) age_ms > 0) ? 1 : old.fails + 1;
+        next.fails = durpina_is_over(old.at_ms, fail_timeout_ms, now_ms) ? 1 : old.fails + 1;
         next.at_ms = (uint32_t) now_ms;
     } while (!__atomic_compare_exchange_n(durpina_fails_word(c), &old.word, next.word, 0,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
@@ -268,14 +274,17 @@ static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
         down_until_ms = 0;
     if (down_until_ms > p->now_ms)
         return DURPINA_SKIPPED;
+    /* Looked at before it is raised: who is full is not pushed over the limit by every pick. */
+    if (max_conns != 0 && DURPINA_LOAD(&c->active) >= max_conns)
+        return DURPINA_SKIPPED;
 
     uint32_t active = __atomic_fetch_add(&c->active, 1, __ATOMIC_RELAXED);
 
     if ((max_conns != 0 && active >= max_conns) ||
         /* Of all workers that see the deadline passed, one sends the probing request. */
-        (down_until_ms != 0 &&
-         !__atomic_compare_exchange_n(&c->down_until_ms, &down_until_ms, p->now_ms + fail_timeout_ms,
-                                      0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
+        (down_until_ms != 0 && !__atomic_compare_exchange_n(&c->down_until_ms, &down_until_ms,
+                                                            p->now_ms + fail_timeout_ms, 0,
+                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
         __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELAXED);
         return DURPINA_SKIPPED;
     }
@@ -298,9 +307,10 @@ static inline uint64_t durpina_ticket(struct durpina_cursor *cursor,
 }
 
 /*
- * Looks for a peer in one tier. The n-th place to look is the n-th slot behind the ticket for round
- * robin, and the slot of the n times mixed hash for a hash; then the members, from a place that the
- * ticket or the hash chooses.
+ * Looks for a peer in one tier: at the slot that the ticket or the hash names, then at random ones
+ * derived from it, so that the share of a peer that is not available is spread over the others by
+ * their weights, and the same key always finds the same one; then at all members, beginning at
+ * one that the ticket or the hash chooses.
  */
 static inline enum durpina_verdict durpina_pick_tier(const struct durpina_picking *p,
                                                      const struct durpina_tier *tier,
@@ -308,10 +318,10 @@ static inline enum durpina_verdict durpina_pick_tier(const struct durpina_pickin
                                                      struct durpina_pick *ret_pick)
 {
     struct durpina_table members = durpina_table(p->maps, &tier->members);
-    struct durpina_table table =
-        algorithm == DURPINA_ROUND_ROBIN ? durpina_table(p->maps, &tier->schedule)
-        : algorithm == DURPINA_HASH      ? durpina_table(p->maps, &tier->hash)
-                                         : members;
+    struct durpina_table table = algorithm == DURPINA_ROUND_ROBIN
+                                     ? durpina_table(p->maps, &tier->schedule)
+                                 : algorithm == DURPINA_HASH ? durpina_table(p->maps, &tier->hash)
+                                                             : members;
     enum durpina_verdict verdict;
     uint64_t place = at;
 
@@ -323,7 +333,7 @@ static inline enum durpina_verdict durpina_pick_tier(const struct durpina_pickin
         verdict = durpina_take(p, DURPINA_LOAD(&p->maps->slots[slot]), ret_pick);
         if (verdict != DURPINA_SKIPPED)
             return verdict;
-        place = algorithm == DURPINA_HASH ? durpina_mix(place + 1) : place + 1;
+        place = durpina_mix(place + 1);
     }
     for (uint32_t i = 0; i < DURPINA_MEMBER_TRIES && i < members.length; i++) {
         uint32_t slot = members.offset + (uint32_t) ((at + i) % members.length);
@@ -341,10 +351,11 @@ static inline enum durpina_verdict durpina_pick_tier(const struct durpina_pickin
  *   tried    peers not to be picked; the caller adds the one it gets
  *   now_ms   CLOCK_MONOTONIC
  */
-static inline enum durpina_pick_error
-durpina_pick(const struct durpina_maps *maps, uint32_t upstream, uint32_t generation,
-             enum durpina_algorithm algorithm, uint64_t hash, const struct durpina_tried *tried,
-             uint64_t now_ms, struct durpina_pick *ret_pick)
+static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *maps,
+                                                   uint32_t upstream, uint32_t generation,
+                                                   enum durpina_algorithm algorithm, uint64_t hash,
+                                                   const struct durpina_tried *tried,
+                                                   uint64_t now_ms, struct durpina_pick *ret_pick)
 {
     uint64_t ticket[DURPINA_TIERS] = {hash, hash};
     int drawn[DURPINA_TIERS] = {0, 0};
@@ -352,8 +363,10 @@ durpina_pick(const struct durpina_maps *maps, uint32_t upstream, uint32_t genera
     if (upstream >= maps->n_upstreams)
         return DURPINA_PICK_NO_UPSTREAM;
 
-    struct durpina_picking p = {
-        .maps = maps, .upstream = &maps->upstreams[upstream], .tried = tried, .now_ms = now_ms};
+    struct durpina_picking p = {.maps = maps,
+                                .upstream = &maps->upstreams[upstream],
+                                .tried = tried,
+                                .now_ms = now_ms};
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         enum durpina_verdict verdict = DURPINA_SKIPPED;
@@ -377,7 +390,8 @@ durpina_pick(const struct durpina_maps *maps, uint32_t upstream, uint32_t genera
         }
         if (verdict == DURPINA_TAKEN)
             return DURPINA_PICK_OK;
-        if (verdict == DURPINA_SKIPPED && (p.last || !durpina_seq_retry(&p.upstream->publish, p.word)))
+        if (verdict == DURPINA_SKIPPED &&
+            (p.last || !durpina_seq_retry(&p.upstream->publish, p.word)))
             return DURPINA_PICK_NO_PEER;
     }
     return DURPINA_PICK_NO_PEER;
@@ -386,11 +400,9 @@ durpina_pick(const struct durpina_maps *maps, uint32_t upstream, uint32_t genera
 /*
  * Takes a peer that the caller chose (id and generation), if it may take this request.
  */
-static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_maps *maps,
-                                                        uint32_t peer, uint32_t generation,
-                                                        const struct durpina_tried *tried,
-                                                        uint64_t now_ms,
-                                                        struct durpina_pick *ret_pick)
+static inline enum durpina_pick_error
+durpina_pick_peer(const struct durpina_maps *maps, uint32_t peer, uint32_t generation,
+                  const struct durpina_tried *tried, uint64_t now_ms, struct durpina_pick *ret_pick)
 {
     if (peer >= maps->n_peers)
         return DURPINA_PICK_NO_PEER;
@@ -401,8 +413,10 @@ static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_map
     if (upstream >= maps->n_upstreams || DURPINA_LOAD(&record->generation) != generation)
         return DURPINA_PICK_NO_PEER;
 
-    struct durpina_picking p = {
-        .maps = maps, .upstream = &maps->upstreams[upstream], .tried = tried, .now_ms = now_ms};
+    struct durpina_picking p = {.maps = maps,
+                                .upstream = &maps->upstreams[upstream],
+                                .tried = tried,
+                                .now_ms = now_ms};
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         p.last = attempt == DURPINA_SEQ_RETRIES - 1;

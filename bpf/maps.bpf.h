@@ -11,13 +11,13 @@
 
 #include "durpina_abi.h"
 
-#define DURPINA_MAP(map, value_type)              \
-    struct {                                      \
-        __uint(type, BPF_MAP_TYPE_ARRAY);         \
-        __uint(map_flags, BPF_F_MMAPABLE);        \
-        __uint(max_entries, 1);                   \
-        __type(key, uint32_t);                    \
-        __type(value, value_type);                \
+#define DURPINA_MAP(map, value_type)                                                               \
+    struct {                                                                                       \
+        __uint(type, BPF_MAP_TYPE_ARRAY);                                                          \
+        __uint(map_flags, BPF_F_MMAPABLE);                                                         \
+        __uint(max_entries, 1);                                                                    \
+        __type(key, uint32_t);                                                                     \
+        __type(value, value_type);                                                                 \
     } map SEC(".maps")
 
 DURPINA_MAP(meta, struct durpina_meta);
