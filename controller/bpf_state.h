@@ -18,7 +18,7 @@
 #include "failure.h"
 
 struct bpf_state {
-    int dir_fd; /* the pin directory, locked */
+    int dir_fd;     /* the pin directory, locked */
     int map_fds[6]; /* in the order of durpina_abi.h */
     struct durpina_meta *meta;
     struct durpina_upstream *upstreams;
@@ -36,8 +36,8 @@ struct bpf_state_options {
     const char *pin;      /* directory, below a bpffs */
     uint32_t n_upstreams; /* capacities */
     uint32_t n_peers;
-    uint32_t n_slots;     /* rounded up to whole rows */
-    uint32_t uid, gid;    /* who owns the directory and the pins afterwards */
+    uint32_t n_slots;  /* rounded up to whole rows */
+    uint32_t uid, gid; /* who owns the directory and the pins afterwards */
 };
 
 int bpf_state_open(const struct bpf_state_options *options, struct bpf_state *ret,

@@ -2,7 +2,7 @@
 #include "check.h"
 
 #include <errno.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,9 +48,10 @@ static int number_parse(const json_t *value, double *ret)
     return 0;
 }
 
+/* Whole numbers only. */
 static int bounded_store(const struct option *option, double number, struct check *check)
 {
-    if (!(number >= option->min && number <= option->max))
+    if (!(number >= option->min && number <= option->max) || (uint32_t) number != number)
         return -EINVAL;
     *(uint32_t *) field_of(option, check) = (uint32_t) number;
     return 0;
@@ -62,25 +63,28 @@ static int integer_parse(const struct option *option, const char *name, const js
     double number;
 
     (void) name;
-    if (number_parse(value, &number) < 0 || floor(number) != number)
+    if (number_parse(value, &number) < 0)
         return -EINVAL;
     return bounded_store(option, number, check);
 }
 
-/* A bare number counts units of unit_ms; else nginx's time syntax. */
+/* A bare number counts units of unit_ms, cut to whole ms; else nginx's time syntax. */
 static int time_option_parse(const struct option *option, const json_t *value, double unit_ms,
                              struct check *check)
 {
     double number;
     uint32_t ms;
 
-    if (number_parse(value, &number) == 0)
-        number = round(number * unit_ms);
-    else if (json_is_string(value) && time_parse_ms(json_string_value(value), &ms) == 0)
-        number = ms;
-    else
+    if (number_parse(value, &number) == 0) {
+        number *= unit_ms;
+        if (!(number >= 0 && number <= option->max))
+            return -EINVAL;
+        /* Half of a millionth makes 0.01 s the 10 ms it says, which binary fractions are not. */
+        ms = (uint32_t) (number + 5e-7);
+    } else if (!json_is_string(value) || time_parse_ms(json_string_value(value), &ms) < 0) {
         return -EINVAL;
-    return bounded_store(option, number, check);
+    }
+    return bounded_store(option, ms, check);
 }
 
 static int seconds_parse(const struct option *option, const char *name, const json_t *value,
@@ -100,8 +104,8 @@ static int milliseconds_parse(const struct option *option, const char *name, con
 static int selector_parse(const struct option *option, const char *name, const json_t *value,
                           struct check *check)
 {
-    static const char *const selectors[] = {"all",  "up",             "failing",
-                                            "down", "temporary_down", "permanent_down"};
+    static const char *const selectors[] = {
+        "all", "up", "failing", "down", "temporary_down", "permanent_down"};
     const char *text = json_string_value(value);
 
     (void) name;
@@ -205,8 +209,9 @@ static int header_parse(const struct option *option, const char *name, const jso
             return -EINVAL;
     }
     if (strcasecmp(line, "Host") == 0) {
-        struct option host = {.field = offsetof(struct check, http.host), .min = 1,
-                              .max = CHECK_HOST_MAX};
+        const struct option host = {.field = offsetof(struct check, http.host),
+                                    .min = 1,
+                                    .max = CHECK_HOST_MAX};
 
         return word_parse(&host, name, value, check);
     }
@@ -328,15 +333,14 @@ static const struct {
     [CHECK_TCP] = {"tcp", tcp_options},
 };
 
-static int type_parse(const char *name, enum check_type *ret, struct failure *failure)
+/* An enum check_type or -EINVAL. */
+static int type_parse(const char *name, struct failure *failure)
 {
     static const char *const later[] = {"grpc", "haproxy-agent-check", "http-haproxy-agent-check"};
 
     for (size_t i = 0; i < CHECK_TYPES; i++) {
-        if (strcmp(types[i].name, name) == 0) {
-            *ret = (enum check_type) i;
-            return 0;
-        }
+        if (strcmp(types[i].name, name) == 0)
+            return (int) i;
     }
     for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
         if (strcmp(later[i], name) == 0)
@@ -454,14 +458,13 @@ static int complete(struct check *check, struct failure *failure)
 int check_parse(const char *name, const json_t *options, struct check **ret,
                 struct failure *failure)
 {
-    enum check_type type;
     struct check *check;
     const char *key;
     json_t *value;
-    int err = type_parse(name, &type, failure);
+    int type = type_parse(name, failure), err = 0;
 
-    if (err < 0)
-        return err;
+    if (type < 0)
+        return type;
     if (options != NULL && !json_is_object(options))
         return fail(failure, EINVAL, 400, "MonitorBadOptions",
                     "monitor %s: options must be an object", name);
@@ -469,10 +472,11 @@ int check_parse(const char *name, const json_t *options, struct check **ret,
     check = calloc(1, sizeof(*check));
     if (check == NULL)
         return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
-    check->type = type;
+    check->type = (enum check_type) type;
 
     /* The macro wants it writable only to hand out the iterator. */
-    json_object_foreach ((json_t *) options, key, value) {
+    json_object_foreach((json_t *) options, key, value)
+    {
         err = option_parse(key, value, check, failure);
         if (err < 0)
             break;

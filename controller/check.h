@@ -39,14 +39,14 @@
 #define CHECK_TIMEOUT_DEFAULT_MS 5000
 #define CHECK_TIMEOUT_MIN_MS 1
 #define CHECK_TIMEOUT_MAX_MS (3600 * 1000)
-#define CHECK_COUNT_MAX 1000    /* fall, rise */
-#define CHECK_URL_MAX 2048      /* bytes */
+#define CHECK_COUNT_MAX 1000 /* fall, rise */
+#define CHECK_URL_MAX 2048   /* bytes */
 #define CHECK_METHOD_MAX 16
 #define CHECK_HOST_MAX 255
 #define CHECK_BODY_MAX (64 * 1024)
-#define CHECK_HEADERS_MAX 32    /* header_NAME options */
-#define CHECK_HEADER_MAX 4096   /* bytes of one of them */
-#define CHECK_TCP_MAX 1024      /* bytes of send, of expect, and read of an answer */
+#define CHECK_HEADERS_MAX 32  /* header_NAME options */
+#define CHECK_HEADER_MAX 4096 /* bytes of one of them */
+#define CHECK_TCP_MAX 1024    /* bytes of send, of expect, and read of an answer */
 #define CHECK_HTTP_CODE_MIN 100
 #define CHECK_HTTP_CODE_MAX 599
 
@@ -59,9 +59,9 @@ enum check_type {
 struct check_http {
     char *url;
     char *method;
-    char *body;      /* or NULL */
-    char *host;      /* or NULL: the peer's name */
-    char **headers;  /* "Name: value", n_headers of them, without Host */
+    char *body;     /* or NULL */
+    char *host;     /* or NULL: the peer's name */
+    char **headers; /* "Name: value", n_headers of them, without Host */
     size_t n_headers;
     uint32_t ok_codes[16]; /* bitmap, bit (code - CHECK_HTTP_CODE_MIN) */
 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The engine: the one mutator of the model. API requests, check results, name lookups and the state
- * file all come in here; each change is validated whole, applied to the model, published to the maps
- * and scheduled to be saved, in that order, before the call returns. A call that fails has changed
- * nothing. Not thread safe: everything runs on the loop.
+ * file all come in here; each change is validated whole, applied to the model, published to the
+ * maps and saved (scheduled to be, if the maps hold it), in that order, before the call returns. A
+ * call that fails has changed nothing. Not thread safe: everything runs on the loop.
  */
 #ifndef DURPINAD_ENGINE_H
 #define DURPINAD_ENGINE_H
@@ -15,17 +15,19 @@
 
 #include "failure.h"
 #include "model.h"
+#include "publish.h"
 #include "server_line.h"
 
 struct bpf_state;
+struct state_file;
 struct engine;
 
 struct engine_options {
-    struct bpf_state *maps;   /* mapped writable; not owned */
-    const char *state_file;   /* NULL: state is not saved */
-    uint32_t state_delay_ms;  /* a change is on disk at most this much later */
-    struct prober *prober;    /* not owned */
-    struct resolver *resolver; /* not owned */
+    struct bpf_state *maps;        /* mapped writable; not owned */
+    struct state_file *state_file; /* open; NULL: state is not saved; not owned */
+    uint32_t state_delay_ms;       /* a change is on disk at most this much later */
+    struct prober *prober;         /* not owned */
+    struct resolver *resolver;     /* not owned */
 };
 
 /*
@@ -47,14 +49,20 @@ void engine_destroy(struct engine *engine);
 /* The model, to be read only. */
 const struct model *engine_model(const struct engine *engine);
 
+/* What of the maps is in use. */
+struct publish_usage engine_usage(const struct engine *engine);
+
 /* Upstreams. Names are 1..127 bytes without control characters, space or '/'. */
 int engine_create_upstream(struct engine *engine, const char *name, struct failure *failure);
 int engine_delete_upstream(struct engine *engine, const char *name, struct failure *failure);
 
-/* Servers. spec->set says which settings are given; the rest get nginx's defaults (add) or stay as
- * they are (change). *ret is owned by the model. */
+/*
+ * Servers. spec->set says which settings are given; the rest get nginx's defaults (add) or stay as
+ * they are (change). *ret is owned by the model. *ret_created says whether it is new: the same
+ * server with the same settings again succeeds without change, whatever was changed at run time.
+ */
 int engine_add_server(struct engine *engine, const char *upstream, const struct server_spec *spec,
-                      const struct server **ret, struct failure *failure);
+                      bool *ret_created, const struct server **ret, struct failure *failure);
 int engine_change_server(struct engine *engine, const char *upstream, uint32_t id,
                          const struct server_spec *spec, const struct server **ret,
                          struct failure *failure);
@@ -90,13 +98,21 @@ int engine_introduce_nginx(struct engine *engine, const char *instance, uint32_t
                            uint32_t worker_uid, const struct registration *registrations,
                            size_t n_registrations, char ret_token[33], uint64_t *ret_epoch,
                            struct failure *failure);
+/* As if its files named nothing any more; its workers lose their token. -ENOENT. An nginx that has
+ * ended is forgotten by itself once another one has introduced an upstream of the same name. */
+int engine_forget_nginx(struct engine *engine, const char *instance, struct failure *failure);
 int engine_register_upstream(struct engine *engine, const char *instance, uint64_t epoch,
                              const struct registration *registration, struct failure *failure);
 
 /* Non-zero if token belongs to an introduced nginx whose workers run as uid. */
 bool engine_authorize_worker(const struct engine *engine, uint32_t uid, const char *token);
 
-/* Name servers: addresses with optional port; none: resolv.conf. */
+/*
+ * Name servers: addresses with optional port. Those that were set by a call, and are saved, go before
+ * those of the configuration, which are not saved; with neither: resolv.conf.
+ */
+int engine_configure_resolver(struct engine *engine, const char *const *servers, size_t n_servers,
+                              struct failure *failure);
 int engine_set_resolver(struct engine *engine, const char *const *servers, size_t n_servers,
                         struct failure *failure);
 

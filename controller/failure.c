@@ -3,8 +3,7 @@
 
 #include <stdio.h>
 
-/* Printable ASCII stays; what could break a line of a log or the UTF-8 of JSON is spelled out. */
-static void escape(const char *from, char *to, size_t size)
+size_t escape_text(const char *from, char *to, size_t size)
 {
     static const char hex[] = "0123456789abcdef";
     size_t at = 0;
@@ -24,6 +23,7 @@ static void escape(const char *from, char *to, size_t size)
         }
     }
     to[at] = '\0';
+    return at;
 }
 
 int fail(struct failure *failure, int err, unsigned status, const char *code, const char *format,
@@ -38,6 +38,6 @@ int fail(struct failure *failure, int err, unsigned status, const char *code, co
 
     failure->status = status;
     failure->code = code;
-    escape(text, failure->text, sizeof(failure->text));
+    escape_text(text, failure->text, sizeof(failure->text));
     return -err;
 }

@@ -16,6 +16,8 @@
 #define GROUPS_MAX 256
 /* How long accept() rests when the process has no descriptor left. */
 #define ACCEPT_PAUSE_MS 100
+/* Connections over a limit are logged once in so long. */
+#define DROP_LOG_MS 10000
 
 struct listener {
     uv_poll_t poll;
@@ -26,7 +28,6 @@ struct listener {
 
 struct connection {
     struct http_client client;
-    struct http_server *server;
     uv_timer_t deadline;
     struct connection *next, **link; /* of all connections */
 };
@@ -37,6 +38,7 @@ struct exchange {
     char *body;
     size_t body_len;
     size_t body_size;
+    size_t body_max;
     bool started; /* its headers have been seen */
     bool wanted;
     bool too_large;
@@ -55,6 +57,7 @@ struct http_server {
     size_t n_listeners;
     struct connection *connections;
     struct connection *adding; /* handed to libmicrohttpd right now */
+    struct log_throttle drops;
     unsigned open_handles;
 };
 
@@ -121,7 +124,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     *connection->link = connection->next;
     if (connection->next != NULL)
         connection->next->link = connection->link;
-    server->stats.active--;
+    server->stats.connections--;
     uv_close((uv_handle_t *) &connection->deadline, free_connection);
 }
 
@@ -135,8 +138,26 @@ static bool is_full(const struct http_server *server, const struct http_client *
     uint32_t held = 0;
 
     for (const struct connection *c = server->connections; c != NULL; c = c->next)
-        held += c->client.local == client->local && (!client->local || c->client.uid == client->uid);
-    return held >= server->limits.max_connections || server->stats.active >= HTTP_CONNECTIONS_MAX;
+        held +=
+            c->client.local == client->local && (!client->local || c->client.uid == client->uid);
+    return held >= server->limits.max_connections ||
+           server->stats.connections >= HTTP_CONNECTIONS_MAX;
+}
+
+/* Closes a connection that cannot be served. */
+static void drop(struct http_server *server, const struct http_client *client, const char *why)
+{
+    char skipped[LOG_SKIPPED_SIZE];
+
+    server->stats.dropped++;
+    if (log_throttle(&server->drops, uv_now(server->loop), DROP_LOG_MS, skipped)) {
+        if (client->local)
+            log_warn("API: a connection of uid %u (pid %d) is closed: %s%s", (unsigned) client->uid,
+                     (int) client->pid, why, skipped);
+        else
+            log_warn("API: a connection over TCP is closed: %s%s", why, skipped);
+    }
+    close(client->fd);
 }
 
 static int identify(int fd, const struct listener *listener, struct http_client *ret)
@@ -168,19 +189,20 @@ static void add_connection(struct http_server *server, const struct listener *li
     struct connection *connection;
     struct http_client client;
 
-    if (identify(fd, listener, &client) < 0 || is_full(server, &client)) {
-        server->stats.dropped++;
-        close(fd);
+    if (identify(fd, listener, &client) < 0) {
+        drop(server, &client, "it is unknown whose it is");
+        return;
+    }
+    if (is_full(server, &client)) {
+        drop(server, &client, "it is over the limit (max_connections)");
         return;
     }
     connection = calloc(1, sizeof(*connection));
     if (connection == NULL) {
-        server->stats.dropped++;
-        close(fd);
+        drop(server, &client, "out of memory");
         return;
     }
     connection->client = client;
-    connection->server = server;
     uv_timer_init(server->loop, &connection->deadline);
     connection->deadline.data = connection;
     connection->next = server->connections;
@@ -188,7 +210,7 @@ static void add_connection(struct http_server *server, const struct listener *li
     if (connection->next != NULL)
         connection->next->link = &connection->next;
     server->connections = connection;
-    server->stats.active++;
+    server->stats.connections++;
     server->stats.accepted++;
     set_deadline(connection, server->limits.request_timeout_ms);
 
@@ -256,7 +278,6 @@ static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *
     struct exchange *exchange = calloc(1, sizeof(*exchange));
 
     set_deadline(connection_of(mhd), server->limits.request_timeout_ms);
-    server->stats.requests++;
     if (exchange == NULL)
         return NULL;
     exchange->target = strdup(uri);
@@ -264,19 +285,21 @@ static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *
         free(exchange);
         return NULL;
     }
+    server->stats.busy++;
     return exchange;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
+    struct http_server *server = cls;
     struct exchange *exchange = *con_cls;
 
-    (void) cls;
     if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
         set_deadline(connection_of(mhd), HTTP_KEEPALIVE_MS);
     if (exchange == NULL)
         return;
+    server->stats.busy--;
     free(exchange->target);
     free(exchange->body);
     free(exchange);
@@ -311,9 +334,9 @@ static enum MHD_Result answer(struct http_server *server, struct MHD_Connection 
 }
 
 /* Grows by doubling, up to the limit; beyond it the body is dropped and the rest not stored. */
-static int append(struct exchange *exchange, const char *data, size_t len, size_t limit)
+static int append(struct exchange *exchange, const char *data, size_t len)
 {
-    if (len > limit - exchange->body_len) {
+    if (len > exchange->body_max - exchange->body_len) {
         free(exchange->body);
         exchange->body = NULL;
         exchange->body_len = exchange->body_size = 0;
@@ -361,17 +384,17 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
     };
     if (!exchange->started) {
         exchange->started = true;
+        exchange->body_max = server->limits.max_body;
         exchange->wanted = server->handler.wants_body(server->handler.user, &request);
         length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-        if (length != NULL && strtoull(length, NULL, 10) > server->limits.max_body) {
+        if (length != NULL && strtoull(length, NULL, 10) > exchange->body_max) {
             request.body_too_large = true;
             return answer(server, mhd, &request);
         }
         return MHD_YES;
     }
     if (*len != 0) {
-        if (exchange->wanted && !exchange->too_large &&
-            append(exchange, data, *len, server->limits.max_body) < 0)
+        if (exchange->wanted && !exchange->too_large && append(exchange, data, *len) < 0)
             return MHD_NO;
         *len = 0;
         return MHD_YES;
@@ -412,17 +435,16 @@ int http_server_create(uv_loop_t *loop, const struct http_handler *handler,
     server->loop = loop;
     server->handler = *handler;
     server->limits = *limits;
-    server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request, server,
-        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned) HTTP_CONNECTIONS_MAX,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) HTTP_HEADERS_SIZE,
-        MHD_OPTION_END);
-    info = server->daemon == NULL
-               ? NULL
-               : MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    server->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request,
+                         server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+                         MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned) HTTP_CONNECTIONS_MAX,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) HTTP_HEADERS_SIZE,
+                         MHD_OPTION_END);
+    info = server->daemon == NULL ? NULL
+                                  : MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     if (info == NULL) {
         if (server->daemon != NULL)
             MHD_stop_daemon(server->daemon);

@@ -20,8 +20,8 @@
 #include <uv.h>
 
 #define HTTP_KEEPALIVE_MS 60000
-#define HTTP_HEADERS_SIZE 32768    /* request line and headers */
-#define HTTP_CONNECTIONS_MAX 1024  /* over all users */
+#define HTTP_HEADERS_SIZE 32768   /* request line and headers */
+#define HTTP_CONNECTIONS_MAX 1024 /* over all users */
 
 struct http_client {
     bool local; /* on a unix socket: the rest is known */
@@ -68,9 +68,9 @@ struct http_limits {
 
 struct http_stats {
     uint64_t accepted;
-    uint64_t dropped; /* refused for a limit */
-    uint64_t active;  /* connections now */
-    uint64_t requests;
+    uint64_t dropped;     /* refused for a limit */
+    uint64_t connections; /* open now ... */
+    uint64_t busy;        /* ... and with a request in hand */
 };
 
 struct http_server;

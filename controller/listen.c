@@ -2,12 +2,15 @@
 #include "listen.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "process.h"
 
 #define BACKLOG 511
 
@@ -24,6 +27,7 @@ static int remove_stale(const struct sockaddr_un *un, char *error, size_t size)
     socklen_t len = sizeof(owner);
     struct stat st;
     int fd, err = 0;
+    bool alive;
 
     if (lstat(un->sun_path, &st) < 0)
         return errno == ENOENT ? 0 : report(error, size, errno, "look at", un->sun_path);
@@ -36,13 +40,15 @@ static int remove_stale(const struct sockaddr_un *un, char *error, size_t size)
     if (fd < 0)
         return report(error, size, errno, "create a socket for", un->sun_path);
     /* EAGAIN: its backlog is full, so it is alive as well. */
-    if (connect(fd, (const struct sockaddr *) un, sizeof(*un)) == 0 || errno == EAGAIN) {
+    alive = connect(fd, (const struct sockaddr *) un, sizeof(*un)) == 0 || errno == EAGAIN;
+    if (alive)
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &len);
+    if (alive && !(owner.pid > 0 && process_ends(owner.pid, PROCESS_GRACE_MS))) {
         snprintf(error, size,
                  "%s is in use by process %ld: stop that controller or choose another --socket",
                  un->sun_path, (long) owner.pid);
         err = -EADDRINUSE;
-    } else if (unlink(un->sun_path) < 0) {
+    } else if (unlink(un->sun_path) < 0 && errno != ENOENT) {
         err = report(error, size, errno, "remove the stale socket", un->sun_path);
     }
     close(fd);

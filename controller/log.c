@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "failure.h"
+
 /* A longer record is cut; escaping may make four bytes of one. */
 #define TEXT_SIZE 1024
 #define RECORD_SIZE (4 * TEXT_SIZE + 64)
@@ -20,7 +22,7 @@ static const struct {
     const char *word;
     int priority; /* syslog(3), what the journal reads from "<N>" */
 } levels[] = {
-    [LOG_LEVEL_ERROR] = {"error", 3}, [LOG_LEVEL_WARN] = {"warn", 4},
+    [LOG_LEVEL_ERROR] = {"error", 3},   [LOG_LEVEL_WARN] = {"warn", 4},
     [LOG_LEVEL_NOTICE] = {"notice", 5}, [LOG_LEVEL_INFO] = {"info", 6},
     [LOG_LEVEL_DEBUG] = {"debug", 7},
 };
@@ -73,6 +75,20 @@ static size_t write_prefix(char *buffer, size_t size, enum log_level level)
     return n < 0 ? 0 : (size_t) n;
 }
 
+bool log_throttle(struct log_throttle *throttle, uint64_t now_ms, uint32_t interval_ms,
+                  char ret_skipped[LOG_SKIPPED_SIZE])
+{
+    if (now_ms < throttle->next_ms) {
+        throttle->skipped++;
+        return false;
+    }
+    ret_skipped[0] = '\0';
+    if (throttle->skipped > 0)
+        snprintf(ret_skipped, LOG_SKIPPED_SIZE, " (and %u more before that)", throttle->skipped);
+    *throttle = (struct log_throttle){.next_ms = now_ms + interval_ms};
+    return true;
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     char text[TEXT_SIZE], record[RECORD_SIZE];
@@ -89,14 +105,7 @@ void log_write(enum log_level level, const char *format, ...)
     va_end(ap);
 
     n = write_prefix(record, sizeof(record), level);
-    for (const char *p = text; *p != '\0'; p++) {
-        unsigned char c = (unsigned char) *p;
-
-        if (c < 0x20 || c == 0x7f)
-            n += (size_t) snprintf(record + n, 5, "\\x%02x", c);
-        else
-            record[n++] = (char) c;
-    }
+    n += escape_text(text, record + n, sizeof(record) - n);
     record[n++] = '\n';
 
     /* One write a record, so that those of other writers to the same file do not cut it. There is

@@ -26,15 +26,18 @@
 
 struct peer {
     struct server *server;
-    uint32_t id;         /* index in the maps */
+    uint32_t id; /* index in the maps */
     uint32_t generation;
-    uint32_t api_id;     /* id of the child in the API; the server's own id if it is an address */
-    bool resolved;       /* false: a placeholder without address */
+    uint32_t api_id; /* id of the child in the API; the server's own id if it is an address */
+    bool resolved;   /* false: a placeholder without address */
     struct addr addr;
     enum durpina_health health;
-    uint64_t down_since_ms; /* wall clock, 0 if not down */
-    uint64_t downtime_ms;   /* finished ones, summed */
-    struct probe **probes;  /* one for each monitor of the upstream, in its order, or NULL */
+    enum durpina_peer_state state; /* as last published; FREE: not yet */
+    uint64_t down_since_ms;        /* wall clock, when it became unhealthy; 0 if it is not */
+    uint64_t downtime_ms;          /* finished ones, summed */
+    struct probe **probes;         /* one for each monitor of the upstream, in its order, or NULL */
+    struct watch **watches;        /* the engine's, as many as probes */
+    size_t n_watches;
 };
 
 struct server {
@@ -45,15 +48,18 @@ struct server {
     uint16_t port;
     bool is_address; /* an address or a unix socket: one peer, no lookup */
     bool backup;
-    bool dynamic;       /* added by a call */
+    bool dynamic;         /* added by a call */
     uint32_t n_instances; /* nginx instances that name it */
     struct server_settings base;
     struct server_settings now;
     unsigned changed;
     struct peer **peers; /* at least one */
     size_t n_peers;
-    struct lookup *lookup;
-    UT_hash_handle hh; /* by name, in upstream->servers, in order of addition */
+    struct lookup *lookup;    /* under way, or NULL */
+    uint64_t lookup_at_ms;    /* monotonic time of the next try; 0: none is due */
+    uint32_t lookup_delay_ms; /* before the try after that */
+    size_t edit;              /* its place in an edit under way, from 1 */
+    UT_hash_handle hh;        /* by name, in upstream->servers, in order of addition */
 };
 
 struct monitor {
@@ -64,27 +70,35 @@ struct monitor {
 };
 
 struct upstream {
+    struct model *model;
     char name[DURPINA_NAME_SIZE];
-    uint32_t id;         /* index in the maps */
+    uint32_t id; /* index in the maps */
     uint32_t generation;
-    uint64_t revision;   /* the publish word */
+    uint64_t revision; /* the publish word */
     uint32_t next_server_id;
-    bool created;        /* by a call: stays without servers */
+    bool created; /* by a call: stays without servers */
     bool monitoring;
     struct server *servers; /* uthash by name */
     struct monitor **monitors;
     size_t n_monitors;
+    bool dirty;        /* health changed since the last publication */
+    bool unpublished;  /* its peers do not fit, either: what is in force is not of this model */
     UT_hash_handle hh; /* by name, in model->upstreams */
 };
 
+/* Of an nginx in another pid namespace. */
+#define INSTANCE_PID_UNKNOWN UINT32_MAX
+
 /* An nginx that introduced itself, and what its files say. */
 struct instance {
+    struct model *model;
     char *name;
-    uint32_t pid;
+    uint32_t pid; /* of the master; 0: its pid file, the name, tells; or INSTANCE_PID_UNKNOWN */
     uint32_t worker_uid;
     uint64_t epoch;
     char token[33];
-    json_t *upstreams; /* {upstream: {server name: its settings as said}} */
+    uint64_t introduced_ms; /* CLOCK_MONOTONIC; 0: to a former controller */
+    json_t *upstreams;      /* {upstream: {server name: its settings as said}} */
     UT_hash_handle hh;
 };
 
@@ -99,8 +113,31 @@ struct upstream *model_upstream(const struct model *model, const char *name);
 struct server *model_server(const struct upstream *upstream, const char *name);
 /* By the id of a server or of one of its peers. */
 struct server *model_server_by_id(const struct upstream *upstream, uint32_t id);
+/* addr NULL: the placeholder. */
+struct peer *model_find_peer(const struct server *server, const struct addr *addr);
+struct instance *model_instance(const struct model *model, const char *name);
 
 /* The published state: docs/states.md is its truth table. */
 enum durpina_peer_state model_peer_state(const struct peer *peer);
+
+/*
+ * Parts, for the engine. They return NULL when out of memory. Ids of the maps are DURPINA_NONE.
+ * Freeing an upstream frees its servers and monitors, freeing a server its peers; probes, watches
+ * and lookups must be gone by then.
+ */
+struct upstream *model_add_upstream(struct model *model, const char *name);
+void model_free_upstream(struct upstream *upstream); /* also takes it out of the model */
+/* With the spec's name, settings (base and now) and the next id; without peers, not linked. */
+struct server *model_new_server(struct upstream *upstream, const struct server_spec *spec);
+void model_link_server(struct server *server); /* puts it where its id belongs */
+void model_unlink_server(struct server *server);
+void model_free_server(struct server *server);
+/* addr NULL: a placeholder. */
+struct peer *model_new_peer(struct server *server, const struct addr *addr);
+void model_free_peer(struct peer *peer);
+void model_free_monitor(struct monitor *monitor);
+void model_free_instance(struct instance *instance); /* also takes it out of the model, if in it */
+/* Frees all there is. */
+void model_clear(struct model *model);
 
 #endif

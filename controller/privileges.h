@@ -28,11 +28,27 @@ int privileges_parse_uid(const char *text, uid_t *ret_uid);
 int privileges_parse_gid(const char *text, gid_t *ret_gid);
 
 /*
- * Creates what is missing of the directory that path (a file) lies in, as mkdir -p does, mode 0755.
- * The last one gets the mode and the owner if it was created now; one that was there before is left
+ * Prepares the directory that the file path lies in: creates it and what is missing above it, as
+ * mkdir -p does. It gets the mode and the owner if it was created now, or if it is root's and holds
+ * nothing but that file (which then changes hands too); a directory that anybody else may use stays
  * as it is. 0 or -errno.
  */
-int privileges_make_parent(const char *path, mode_t mode, const struct privileges_user *owner);
+int privileges_prepare_parent(const char *path, mode_t mode, const struct privileges_user *owner);
+
+/*
+ * Could the user, given its directory open, create or replace the file by renaming another one over
+ * it? To be asked by root.
+ */
+bool privileges_can_replace(const char *path, const struct privileges_user *user);
+
+/*
+ * For a file in a directory that the user cannot write and that stays as it is: makes the directory
+ * "PATH.d" beside it, for the user alone, moves the file there if it exists, and leaves a link in its
+ * place. ret_path (size bytes) is where the file is or will be. -EPERM: others may write the
+ * directory, or PATH.d is somebody else's; or another -errno.
+ */
+int privileges_make_room(const char *path, const struct privileges_user *user, char *ret_path,
+                         size_t size);
 
 /*
  * Becomes the user for good: its uid and gid, no supplementary groups, no capabilities (before

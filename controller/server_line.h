@@ -27,9 +27,9 @@ enum server_set {
 };
 
 struct server_settings {
-    uint32_t weight;          /* 0..65535; 0 drains */
-    uint32_t max_conns;       /* 0: no limit */
-    uint32_t max_fails;       /* 0: failures are not counted */
+    uint32_t weight;    /* 0..65535; 0 drains */
+    uint32_t max_conns; /* 0: no limit */
+    uint32_t max_fails; /* 0: failures are not counted */
     uint32_t fail_timeout_ms;
     uint32_t slow_start_ms;
     enum durpina_admin admin;
@@ -44,7 +44,7 @@ struct server_spec {
     uint16_t port;                /* 0 for unix */
     bool backup;
     struct server_settings settings;
-    unsigned set; /* enum server_set */
+    unsigned set;           /* enum server_set */
     struct addr *addresses; /* known from the caller; else the name is looked up */
     size_t n_addresses;
 };

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: MIT */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nginx_conf.h"
+#include "privileges.h"
+#include "server_line.h"
+
+/* What fail() wants besides the text; nobody sees it. */
+#define refuse(failure, ...) fail(failure, EINVAL, 400, "ConfigError", __VA_ARGS__)
+
+/* --- values ----------------------------------------------------------------------------------- */
+
+static void *field(const struct setting *setting, struct config *config)
+{
+    return (char *) config + setting->offset;
+}
+
+static int want_one(const struct setting *setting, size_t n_args, struct failure *failure)
+{
+    if (n_args == 1)
+        return 0;
+    return refuse(failure, "%s takes one value: %s %s", setting->name, setting->name,
+                  setting->args);
+}
+
+static int parse_path(const struct setting *setting, struct config *config, char *const *args,
+                      size_t n_args, struct failure *failure)
+{
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (args[0][0] != '/' || strlen(args[0]) >= setting->size)
+        return refuse(failure, "%s \"%s\" is no absolute path of less than %zu bytes",
+                      setting->name, args[0], setting->size);
+    if (args[0][strlen(args[0]) - 1] == '/')
+        return refuse(failure, "%s \"%s\" ends in '/': name a file in that directory",
+                      setting->name, args[0]);
+    memset(field(setting, config), 0, setting->size);
+    strcpy(field(setting, config), args[0]);
+    return 0;
+}
+
+/* As the shell completes it: with '/' at its end. */
+static int parse_directory(const struct setting *setting, struct config *config, char *const *args,
+                           size_t n_args, struct failure *failure)
+{
+    char *path = n_args == 1 ? strdup(args[0]) : NULL;
+    char *trimmed[] = {path, NULL};
+    int err;
+
+    if (path == NULL)
+        return parse_path(setting, config, args, n_args, failure);
+    for (size_t len = strlen(path); len > 1 && path[len - 1] == '/'; len--)
+        path[len - 1] = '\0';
+    err = parse_path(setting, config, trimmed, 1, failure);
+    free(path);
+    return err;
+}
+
+/* Digits, perhaps with k, m or g behind them if suffixes is set. */
+static int parse_digits(const char *text, bool suffixes, uint64_t *ret)
+{
+    static const char units[] = "kmg";
+    const char *unit;
+    uint64_t value;
+    char *end;
+
+    if (text[0] < '0' || text[0] > '9')
+        return -EINVAL;
+    errno = 0;
+    value = strtoull(text, &end, 10);
+    if (errno != 0)
+        return -ERANGE;
+    if (suffixes && *end != '\0' && (unit = strchr(units, *end | 0x20)) != NULL) {
+        for (const char *u = units; u <= unit; u++)
+            if (__builtin_mul_overflow(value, 1024, &value))
+                return -ERANGE;
+        end++;
+    }
+    if (*end != '\0')
+        return -EINVAL;
+    *ret = value;
+    return 0;
+}
+
+static int parse_count(const struct setting *setting, struct config *config, char *const *args,
+                       size_t n_args, struct failure *failure)
+{
+    uint64_t value;
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (parse_digits(args[0], true, &value) < 0 || value < setting->min || value > setting->max)
+        return refuse(failure,
+                      "%s \"%s\" is no number from %" PRIu64 " to %" PRIu64
+                      " (k, m and g multiply by 1024)",
+                      setting->name, args[0], setting->min, setting->max);
+    *(uint32_t *) field(setting, config) = (uint32_t) value;
+    return 0;
+}
+
+static int parse_time(const struct setting *setting, struct config *config, char *const *args,
+                      size_t n_args, struct failure *failure)
+{
+    uint32_t ms;
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (time_parse_ms(args[0], &ms) < 0 || ms < setting->min || ms > setting->max)
+        return refuse(failure,
+                      "%s \"%s\" is no time from %" PRIu64 "ms to %" PRIu64
+                      "ms (\"500ms\", \"3s\", \"1m\")",
+                      setting->name, args[0], setting->min, setting->max);
+    *(uint32_t *) field(setting, config) = ms;
+    return 0;
+}
+
+static int parse_mode(const struct setting *setting, struct config *config, char *const *args,
+                      size_t n_args, struct failure *failure)
+{
+    unsigned long mode;
+    char *end;
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    mode = strtoul(args[0], &end, 8);
+    if (args[0][0] != '0' || *end != '\0' || mode > 0777)
+        return refuse(failure, "%s \"%s\" is no octal mode from 0 to 0777", setting->name, args[0]);
+    *(uint32_t *) field(setting, config) = (uint32_t) mode;
+    return 0;
+}
+
+static int parse_user(const struct setting *setting, struct config *config, char *const *args,
+                      size_t n_args, struct failure *failure)
+{
+    struct privileges_user user;
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    err = privileges_find_user(args[0], &user);
+    if (err == -EPERM)
+        return refuse(failure, "user \"%s\" is root: durpinad gives up root, name another user",
+                      args[0]);
+    if (err < 0)
+        return refuse(failure, "there is no user \"%s\"", args[0]);
+    memset(field(setting, config), 0, setting->size);
+    strcpy(field(setting, config), user.name);
+    return 0;
+}
+
+static int parse_ids(const struct setting *setting, struct config *config, char *const *args,
+                     size_t n_args, struct failure *failure)
+{
+    struct config_ids *ids = field(setting, config);
+    bool is_user = ids == &config->allow_users;
+
+    if (n_args == 0)
+        return refuse(failure, "%s takes at least one value: %s %s", setting->name, setting->name,
+                      setting->args);
+    for (size_t i = 0; i < n_args; i++) {
+        uint32_t id;
+        int err = is_user ? privileges_parse_uid(args[i], &id) : privileges_parse_gid(args[i], &id);
+
+        if (err < 0)
+            return refuse(failure, "there is no %s \"%s\"", is_user ? "user" : "group", args[i]);
+        if (ids->n == CONFIG_IDS_MAX)
+            return refuse(failure, "%s names more than %d", setting->name, CONFIG_IDS_MAX);
+        ids->ids[ids->n++] = id;
+    }
+    return 0;
+}
+
+static int parse_listen(const struct setting *setting, struct config *config, char *const *args,
+                        size_t n_args, struct failure *failure)
+{
+    struct config_listen *listen = field(setting, config);
+    struct addr addr;
+
+    if (n_args == 0 || n_args > 2 || (n_args == 2 && strcmp(args[1], "writable") != 0))
+        return refuse(failure, "%s takes an address and perhaps the word \"writable\"",
+                      setting->name);
+    if (addr_parse(args[0], 0, &addr) < 0 || addr_port(&addr) == 0)
+        return refuse(failure, "%s \"%s\" is no ADDRESS:PORT", setting->name, args[0]);
+    if (listen->n == CONFIG_LISTEN_MAX)
+        return refuse(failure, "%s is given more than %d times", setting->name, CONFIG_LISTEN_MAX);
+    listen->at[listen->n].addr = addr;
+    listen->at[listen->n++].writable = n_args == 2;
+    return 0;
+}
+
+static int parse_resolver(const struct setting *setting, struct config *config, char *const *args,
+                          size_t n_args, struct failure *failure)
+{
+    struct config_resolver *resolver = field(setting, config);
+
+    if (n_args == 0 || n_args > CONFIG_RESOLVER_MAX)
+        return refuse(failure, "%s takes 1 to %d addresses", setting->name, CONFIG_RESOLVER_MAX);
+    for (size_t i = 0; i < n_args; i++) {
+        struct addr addr;
+
+        if (addr_parse(args[i], 53, &addr) < 0 || addr_port(&addr) == 0 ||
+            strlen(args[i]) >= sizeof(resolver->servers[0]))
+            return refuse(failure, "%s \"%s\" is no address", setting->name, args[i]);
+        strcpy(resolver->servers[i], args[i]);
+    }
+    resolver->n = n_args;
+    return 0;
+}
+
+static int parse_level(const struct setting *setting, struct config *config, char *const *args,
+                       size_t n_args, struct failure *failure)
+{
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (log_level_parse(args[0], &config->log_level) < 0)
+        return refuse(failure, "%s \"%s\" is none of: %s", setting->name, args[0], setting->args);
+    return 0;
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+#define IN(member) offsetof(struct config, member), sizeof(((struct config *) NULL)->member)
+
+const struct setting config_settings[] = {
+    {"pin", "DIRECTORY", "/sys/fs/bpf/durpina", NULL,
+     "where the maps are pinned: a directory on a bpffs", SETTING_OPTION, parse_directory, IN(pin),
+     0, 0},
+    {"socket", "PATH", "/run/durpina/api.sock", NULL, "the control socket", SETTING_OPTION,
+     parse_path, IN(socket), 0, 0},
+    {"socket_mode", "MODE", "0666", NULL,
+     "mode of the control socket: who may connect may read, changes are authorised one by one", 0,
+     parse_mode, IN(socket_mode), 0, 0},
+    {"state", "FILE", "/var/lib/durpina/state.json", NULL,
+     "where upstreams, servers and monitors outlive a restart of the machine", SETTING_OPTION,
+     parse_path, IN(state), 0, 0},
+    {"state_delay", "TIME", "1s", NULL, "a change is in the state file at most this much later", 0,
+     parse_time, IN(state_delay_ms), 0, 3600 * 1000},
+    {"user", "NAME", NULL, "durpina if there is such a user, else nobody",
+     "what durpinad becomes before it reads any input", SETTING_OPTION, parse_user, IN(user), 0, 0},
+    {"allow_user", "NAME...", NULL, "only root and the workers of an introduced nginx",
+     "users, by name or number, who may change things over the control socket",
+     SETTING_RELOAD | SETTING_REPEAT, parse_ids, IN(allow_users), 0, 0},
+    {"allow_group", "NAME...", NULL, "no group", "likewise their groups",
+     SETTING_RELOAD | SETTING_REPEAT, parse_ids, IN(allow_groups), 0, 0},
+    {"listen", "ADDRESS:PORT [writable]", NULL, "no TCP",
+     "also serves the API over TCP, read-only; \"writable\" lets everybody who reaches that "
+     "address change everything",
+     SETTING_REPEAT, parse_listen, IN(listen), 0, 0},
+    {"upstreams", "NUMBER", "1024", NULL, "capacity of the maps in upstreams", 0, parse_count,
+     IN(upstreams), 1, 1 << 16},
+    {"peers", "NUMBER", "64k", NULL, "capacity of the maps in peers (addresses)", 0, parse_count,
+     IN(peers), 1, 1 << 24},
+    {"slots", "NUMBER", "4m", NULL, "capacity of the maps in slots of pick tables, 4 bytes each", 0,
+     parse_count, IN(slots), 1024, 1 << 28},
+    {"resolver", "ADDRESS[:PORT]...", NULL, "those of /etc/resolv.conf",
+     "name servers, unless others were set over the API", SETTING_RELOAD, parse_resolver,
+     IN(resolver), 0, 0},
+    {"log_level", "error | warn | notice | info | debug", "notice", NULL,
+     "least important records that are logged", SETTING_OPTION | SETTING_RELOAD, parse_level,
+     IN(log_level), 0, 0},
+    {"max_body_size", "SIZE", "16m", NULL,
+     "largest body of a request; an nginx with 10,000 servers introduces itself with 2m",
+     SETTING_RELOAD, parse_count, IN(max_body_size), 1024, 1 << 30},
+    {"request_timeout", "TIME", "3s", NULL,
+     "a request must have arrived whole, and its answer have been taken, within this time",
+     SETTING_RELOAD, parse_time, IN(request_timeout_ms), 10, 3600 * 1000},
+    {"max_connections", "NUMBER", "64", NULL,
+     "connections that one user may hold at once; all clients over TCP count as one",
+     SETTING_RELOAD, parse_count, IN(max_connections), 1, HTTP_CONNECTIONS_MAX},
+};
+const size_t config_n_settings = sizeof(config_settings) / sizeof(config_settings[0]);
+
+/* name may use '-' for '_', as options do. */
+static const struct setting *find_setting(const char *name, size_t len)
+{
+    for (size_t i = 0; i < config_n_settings; i++) {
+        const struct setting *setting = &config_settings[i];
+        size_t at = 0;
+
+        while (at < len && (name[at] == '-' ? '_' : name[at]) == setting->name[at])
+            at++;
+        if (at == len && setting->name[at] == '\0')
+            return setting;
+    }
+    return NULL;
+}
+
+/* --- command line ----------------------------------------------------------------------------- */
+
+/* The value of an option at argv[*i], given as its rest (or NULL) or as the next word. */
+static int take_value(int argc, char *const *argv, int *i, const char *rest, const char **ret,
+                      struct failure *failure)
+{
+    const char *option = argv[*i];
+
+    if (rest == NULL) {
+        if (*i + 1 == argc)
+            return refuse(failure, "option %s needs a value", option);
+        rest = argv[++*i];
+    }
+    *ret = rest;
+    return 0;
+}
+
+int invocation_parse(int argc, char *const *argv, struct invocation *ret, struct failure *failure)
+{
+    struct invocation invocation = {.file = CONFIG_FILE_DEFAULT};
+    int err = 0;
+
+    for (int i = 1; i < argc && err == 0; i++) {
+        const char *word = argv[i];
+        const char *equals = strchr(word, '=');
+        const struct setting *setting = NULL;
+
+        if (strcmp(word, "-t") == 0) {
+            invocation.test = true;
+        } else if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
+            invocation.help = true;
+        } else if (strcmp(word, "-v") == 0 || strcmp(word, "--version") == 0) {
+            invocation.version = true;
+        } else if (strncmp(word, "-c", 2) == 0) {
+            err = take_value(argc, argv, &i, word[2] != '\0' ? word + 2 : NULL, &invocation.file,
+                             failure);
+            invocation.file_given = true;
+        } else {
+            size_t len = equals != NULL ? (size_t) (equals - word) : strlen(word);
+
+            if (len > 2 && strncmp(word, "--", 2) == 0)
+                setting = find_setting(word + 2, len - 2);
+            if (setting == NULL || !(setting->flags & SETTING_OPTION))
+                return refuse(failure, "there is no option \"%.*s\"", (int) len, word);
+            if (invocation.n_given == sizeof(invocation.given) / sizeof(invocation.given[0]))
+                return refuse(failure, "too many options");
+            err = take_value(argc, argv, &i, equals != NULL ? equals + 1 : NULL,
+                             &invocation.given[invocation.n_given].value, failure);
+            invocation.given[invocation.n_given++].setting = setting;
+        }
+    }
+    if (err == 0)
+        *ret = invocation;
+    return err;
+}
+
+/* --- file ------------------------------------------------------------------------------------- */
+
+static int apply_directive(const struct nginx_directive *directive, bool *seen,
+                           struct config *config, struct failure *failure)
+{
+    const char *name = directive->args[0];
+    const struct setting *setting =
+        strchr(name, '-') == NULL ? find_setting(name, strlen(name)) : NULL;
+    struct failure reason;
+
+    if (setting == NULL)
+        return refuse(failure, "%s:%u: there is no setting \"%s\"", directive->file,
+                      directive->line, name);
+    if (directive->is_block)
+        return refuse(failure, "%s:%u: %s is no block", directive->file, directive->line, name);
+    if (seen[setting - config_settings] && !(setting->flags & SETTING_REPEAT))
+        return refuse(failure, "%s:%u: %s is given twice", directive->file, directive->line, name);
+    seen[setting - config_settings] = true;
+    if (setting->parse(setting, config, directive->args + 1, directive->n_args - 1, &reason) < 0)
+        return refuse(failure, "%s:%u: %s", directive->file, directive->line, reason.text);
+    return 0;
+}
+
+static int load_file(const char *file, struct config *config, struct failure *failure)
+{
+    bool seen[sizeof(config_settings) / sizeof(config_settings[0])] = {false};
+    struct nginx_conf *conf;
+    int err = nginx_conf_parse_file(file, &conf, failure);
+
+    if (err < 0)
+        return err;
+    for (size_t i = 0; i < conf->n_directives && err == 0; i++)
+        err = apply_directive(&conf->directives[i], seen, config, failure);
+    nginx_conf_free(conf);
+    return err;
+}
+
+int config_load(const struct invocation *invocation, struct config *ret, struct failure *failure)
+{
+    struct config *config = calloc(1, sizeof(*config));
+    struct failure reason;
+    int err = 0;
+
+    if (config == NULL)
+        return fail(failure, ENOMEM, 500, "ConfigError", "out of memory");
+    for (size_t i = 0; i < config_n_settings; i++) {
+        const struct setting *setting = &config_settings[i];
+        char *args[] = {(char *) setting->fallback, NULL};
+
+        if (setting->fallback != NULL && setting->parse(setting, config, args, 1, failure) < 0)
+            abort(); /* the table contradicts itself; the unit test would have shown it */
+    }
+    /* A file that may be there but is out of reach is no missing one. */
+    if (invocation->file_given || access(invocation->file, F_OK) == 0 || errno != ENOENT)
+        err = load_file(invocation->file, config, failure);
+    for (size_t i = 0; i < invocation->n_given && err == 0; i++) {
+        const struct setting *setting = invocation->given[i].setting;
+        char *args[] = {(char *) invocation->given[i].value, NULL};
+
+        err = setting->parse(setting, config, args, 1, &reason);
+        if (err < 0)
+            refuse(failure, "option --%s: %s", setting->name, reason.text);
+    }
+    if (err == 0)
+        *ret = *config;
+    free(config);
+    return err;
+}
+
+/* --- reload ----------------------------------------------------------------------------------- */
+
+static bool differs(const struct setting *setting, const struct config *a, const struct config *b)
+{
+    return memcmp((const char *) a + setting->offset, (const char *) b + setting->offset,
+                  setting->size) != 0;
+}
+
+void config_restart_needed(const struct config *running, const struct config *wanted, char *ret,
+                           size_t size)
+{
+    size_t at = 0;
+
+    ret[0] = '\0';
+    for (size_t i = 0; i < config_n_settings; i++) {
+        const struct setting *setting = &config_settings[i];
+
+        if (!(setting->flags & SETTING_RELOAD) && differs(setting, running, wanted) && at < size)
+            at += (size_t) snprintf(ret + at, size - at, "%s%s", at > 0 ? ", " : "", setting->name);
+    }
+}
+
+void config_adopt(struct config *running, const struct config *wanted)
+{
+    for (size_t i = 0; i < config_n_settings; i++) {
+        const struct setting *setting = &config_settings[i];
+
+        if (setting->flags & SETTING_RELOAD)
+            memcpy((char *) running + setting->offset, (const char *) wanted + setting->offset,
+                   setting->size);
+    }
+}
+
+struct http_limits config_limits(const struct config *config)
+{
+    return (struct http_limits){
+        .max_body = config->max_body_size,
+        .request_timeout_ms = config->request_timeout_ms,
+        .max_connections = config->max_connections,
+    };
+}

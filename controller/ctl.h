@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* What durpinactl is made of besides its commands: requests to the controller, tables of text. */
+#ifndef DURPINAD_CTL_H
+#define DURPINAD_CTL_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+#define CTL_PATH_SIZE 1024
+#define CTL_COLUMNS_MAX 10
+
+/* Exit codes. */
+enum {
+    CTL_REFUSED = 1, /* by the controller */
+    CTL_USAGE = 2,
+    CTL_UNREACHABLE = 3, /* no controller */
+};
+
+/*
+ * One request to the controller that listens on the unix socket. path begins with "/api"; body is
+ * text or NULL. Returns 0 with the decoded answer, to be released, or an exit code after a message
+ * on stderr.
+ */
+int ctl_request(const char *socket, const char *method, const char *path, const char *body,
+                json_t **ret_answer);
+
+/* Cells are strings on the heap. */
+struct ctl_table {
+    size_t n_columns;
+    char *(*rows)[CTL_COLUMNS_MAX];
+    size_t n_rows;
+};
+
+/* Takes the cells over. */
+void ctl_table_add(struct ctl_table *table, char *const *cells);
+/* Prints it to stdout below its titles, columns of numbers flush right, and frees it. */
+void ctl_table_print(struct ctl_table *table, const char *const *titles);
+
+/* Answers of the API as text: of /durpina, /http/upstreams, a server, monitors, and of
+ * /durpina/upstreams/NAME with the peers of /http/upstreams/NAME put in. */
+void ctl_print_status(const json_t *status);
+void ctl_print_upstreams(const json_t *upstreams);
+void ctl_print_server(const json_t *server);
+void ctl_print_monitors(const json_t *monitors);
+void ctl_print_upstream(const json_t *upstream);
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl.h"
+
+static long long number_of(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static const char *word_of(const json_t *object, const char *key)
+{
+    const char *word = json_string_value(json_object_get(object, key));
+
+    return word != NULL ? word : "?";
+}
+
+/* A cell of a table. */
+__attribute__((format(printf, 1, 2))) static char *cell(const char *format, ...)
+{
+    char *text;
+    va_list ap;
+    int n;
+
+    va_start(ap, format);
+    n = vasprintf(&text, format, ap);
+    va_end(ap);
+    if (n < 0)
+        abort();
+    return text;
+}
+
+void ctl_print_status(const json_t *status)
+{
+    const json_t *capacity;
+    const char *key;
+
+    printf("durpinad %s, pid %lld, maps in %s\n", word_of(status, "version"),
+           number_of(status, "pid"), word_of(status, "pin"));
+    json_object_foreach(json_object_get(status, "capacity"), key, capacity)
+    {
+        printf("%-10s %lld of %lld\n", key, number_of(json_object_get(status, "used"), key),
+               (long long) json_integer_value(capacity));
+    }
+}
+
+void ctl_print_upstreams(const json_t *upstreams)
+{
+    static const char *const titles[] = {"UPSTREAM", "PEERS", "UP", "ACTIVE", "REQUESTS", "FAILS"};
+    struct ctl_table table = {.n_columns = 6};
+    const json_t *upstream, *peer;
+    const char *name;
+    size_t i;
+
+    json_object_foreach((json_t *) upstreams, name, upstream)
+    {
+        const json_t *peers = json_object_get(upstream, "peers");
+        long long up = 0, active = 0, requests = 0, fails = 0;
+
+        json_array_foreach(peers, i, peer)
+        {
+            up += strcmp(word_of(peer, "state"), "up") == 0;
+            active += number_of(peer, "active");
+            requests += number_of(peer, "requests");
+            fails += number_of(peer, "fails");
+        }
+
+        char *cells[] = {cell("%s", name),       cell("%zu", json_array_size(peers)),
+                         cell("%lld", up),       cell("%lld", active),
+                         cell("%lld", requests), cell("%lld", fails)};
+
+        ctl_table_add(&table, cells);
+    }
+    ctl_table_print(&table, titles);
+}
+
+void ctl_print_server(const json_t *server)
+{
+    printf("%s: id %lld, weight %lld, %s\n", word_of(server, "server"), number_of(server, "id"),
+           number_of(server, "weight"), word_of(server, "state"));
+}
+
+void ctl_print_monitors(const json_t *monitors)
+{
+    static const char *const titles[] = {"MONITOR", "TYPE", "OPTIONS"};
+    struct ctl_table table = {.n_columns = 3};
+    const json_t *monitor;
+    size_t i;
+
+    json_array_foreach(monitors, i, monitor)
+    {
+        char *cells[] = {cell("%s", word_of(monitor, "id")), cell("%s", word_of(monitor, "name")),
+                         json_dumps(json_object_get(monitor, "options"), JSON_COMPACT)};
+
+        if (cells[2] == NULL)
+            abort();
+        ctl_table_add(&table, cells);
+    }
+    ctl_table_print(&table, titles);
+}
+
+/* "3", or "0/3": in force and as configured. */
+static char *weight_cell(const json_t *peer, const json_t *servers)
+{
+    long long weight = number_of(peer, "weight"), initial = weight;
+    const json_t *server;
+    size_t i;
+
+    json_array_foreach(servers, i, server)
+    {
+        if (strcmp(word_of(server, "server"), word_of(peer, "name")) == 0)
+            initial = number_of(server, "initial_weight");
+    }
+    return weight == initial ? cell("%lld", weight) : cell("%lld/%lld", weight, initial);
+}
+
+static char *checks_cell(const json_t *checks)
+{
+    long long n = number_of(checks, "checks");
+
+    return n == 0 ? cell("-") : cell("%lld/%lld", number_of(checks, "fails"), n);
+}
+
+void ctl_print_upstream(const json_t *upstream)
+{
+    static const char *const titles[] = {"ID",     "SERVER", "ADDRESS",  "TIER",  "STATE",
+                                         "WEIGHT", "ACTIVE", "REQUESTS", "FAILS", "FAILED/CHECKS"};
+    struct ctl_table table = {.n_columns = 10};
+    const json_t *monitors = json_object_get(upstream, "monitors");
+    const json_t *peer;
+    size_t i;
+
+    json_array_foreach(json_object_get(upstream, "peers"), i, peer)
+    {
+        bool backup = json_is_true(json_object_get(peer, "backup"));
+        char *cells[] = {
+            cell("%lld", number_of(peer, "id")),
+            cell("%s", word_of(peer, "name")),
+            cell("%s", word_of(peer, "server")),
+            cell("%s", backup ? "backup" : "primary"),
+            cell("%s", word_of(peer, "state")),
+            weight_cell(peer, json_object_get(upstream, "servers")),
+            cell("%lld", number_of(peer, "active")),
+            cell("%lld", number_of(peer, "requests")),
+            cell("%lld", number_of(peer, "fails")),
+            checks_cell(json_object_get(peer, "health_checks")),
+        };
+
+        ctl_table_add(&table, cells);
+    }
+    ctl_table_print(&table, titles);
+    if (json_array_size(monitors) == 0)
+        return;
+    putchar('\n');
+    ctl_print_monitors(monitors);
+    if (json_is_false(json_object_get(upstream, "active")))
+        puts("monitoring is paused");
+}

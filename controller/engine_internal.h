@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's own parts:
+ *
+ *     engine.c          create, start, save, destroy; requests about upstreams and name servers
+ *     engine_server.c   requests about servers
+ *     engine_edit.c     changes of one upstream that happen whole or not at all
+ *     engine_nginx.c    what nginx instances say
+ *     engine_forget.c   nginx instances that have ended
+ *     engine_monitor.c  monitors and verdicts
+ *     engine_lookup.c   names
+ *     engine_restore.c  what the maps of a former controller hold
+ */
+#ifndef DURPINAD_ENGINE_INTERNAL_H
+#define DURPINAD_ENGINE_INTERNAL_H
+
+#include "bpf_state.h"
+#include "engine.h"
+#include "probe.h"
+#include "publish.h"
+#include "resolve.h"
+#include "state_file.h"
+
+struct engine {
+    uv_loop_t *loop;
+    struct bpf_state *maps;
+    struct publish *publish;
+    struct prober *prober;
+    struct resolver *resolver;
+    json_t *configured_resolver;   /* array of strings, or NULL; model.resolver goes before it */
+    struct state_file *state_file; /* NULL: state is not saved */
+    uint32_t state_delay_ms;
+    struct model model;
+    bool started;
+    uv_timer_t save_timer;
+    uv_timer_t publish_timer; /* for upstreams that are dirty */
+    uv_timer_t monitor_timer; /* for monitors that check some of the peers only */
+    uv_timer_t lookup_timer;
+    unsigned refs;         /* open handles, running work and the owner */
+    uint64_t changes;      /* counts changes of the model */
+    uint64_t saved;        /* `changes` in the file */
+    bool saving;           /* work is under way ... */
+    uint32_t save_next_ms; /* ... and what has changed meanwhile is to be saved that soon after */
+    bool save_failed;      /* has been logged */
+    bool maps_full;        /* has been logged */
+};
+
+static inline struct engine *engine_of(const struct upstream *upstream)
+{
+    return (struct engine *) ((char *) upstream->model - offsetof(struct engine, model));
+}
+
+/* The peer's counters; NULL if it is not published (its id is out of range). */
+struct durpina_counters *engine_counters(const struct engine *engine, const struct peer *peer);
+
+/* Has the model saved at most delay_ms from now; 0: before it returns, unless that fails. */
+void engine_touch(struct engine *engine, uint32_t delay_ms);
+
+int engine_find_upstream(const struct engine *engine, const char *name, struct upstream **ret,
+                         struct failure *failure);
+/* By the id of a server or of one of its peers. */
+int engine_find_server(const struct engine *engine, const char *upstream, uint32_t id,
+                       struct server **ret, struct failure *failure);
+bool engine_name_is_valid(const char *name);
+
+/*
+ * Edits. Between begin and end the servers of one upstream are changed through these calls (or
+ * directly, once noted). prepare gets the new state ready for publication; commit publishes it,
+ * starts and stops probes and lookups and logs transitions; rollback makes everything as it was.
+ * Both end the edit. Calls return 0, -ENOMEM, or what publish_prepare() does.
+ */
+struct edit;
+
+int edit_begin(struct upstream *upstream, bool is_new, struct edit **ret);
+int edit_note(struct edit *edit, struct server *server);
+int edit_add_server(struct edit *edit, const struct server_spec *spec, struct server **ret);
+int edit_remove_server(struct edit *edit, struct server *server);
+/* n 0: the address in its name, or a placeholder. */
+int edit_set_addresses(struct edit *edit, struct server *server, const struct addr *addresses,
+                       size_t n);
+/* All its peers become others, in the other tier. */
+int edit_set_backup(struct edit *edit, struct server *server, bool backup);
+/* The upstream goes when the edit is committed, with all it has. */
+void edit_remove_upstream(struct edit *edit);
+int edit_prepare(struct edit *edit, struct failure *failure);
+void edit_commit(struct edit *edit);
+void edit_rollback(struct edit *edit);
+/* prepare, then commit or rollback; err < 0: rollback, "out of memory" in failure. */
+int edit_finish(struct edit *edit, int err, struct failure *failure);
+
+/* Logs what states changed since the last publication and keeps account of down time. */
+void engine_note_states(struct upstream *upstream);
+/* Forgets the passive failures of all peers of the server. */
+void engine_forget_fails(const struct server *server);
+
+/* Monitors. */
+/* Makes watches and, if monitors may run, probes for all peers that lack them. */
+int monitors_attach(struct upstream *upstream);
+/* Cancels and frees the watches and probes of a peer. */
+void monitors_detach_peer(struct peer *peer);
+/* The reason why a monitor thinks that the peer has failed. */
+const char *monitors_reason(const struct peer *peer);
+#define PUBLISH_RETRY_MS 1000
+/* Has upstreams that are dirty published at most delay_ms from now. */
+void monitors_publish_later(struct engine *engine, uint32_t delay_ms);
+void monitors_select_cb(uv_timer_t *timer);
+
+/* Lookups. */
+/* Starts a lookup if the server's name has no address yet. */
+void lookups_attach(struct upstream *upstream);
+int lookup_begin(struct server *server);
+void lookup_end(struct server *server);
+/* Whatever waits for its next try has it now. */
+void lookups_hurry(struct engine *engine);
+void lookups_retry_cb(uv_timer_t *timer);
+
+/* nginx instances. */
+bool instances_name_upstream(const struct model *model, const char *upstream);
+/* Nobody has asked for it: no instance, no call, no server. */
+bool upstream_is_unused(const struct upstream *upstream);
+void instances_forget_server(struct model *model, const char *upstream, const char *server);
+/* Makes all upstreams as if the instance named nothing: all of them or none. */
+int instance_withdraw(struct engine *engine, const struct instance *instance,
+                      struct failure *failure);
+/* Forgets the others that name an upstream of this one and have ended. */
+void instances_forget_gone(struct engine *engine, const struct instance *instance);
+
+/* Completes the model with what the maps hold and publishes everything. 0 or -ENOMEM. */
+int engine_restore(struct engine *engine);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+#include "model_json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIELD(field, set)                                                                          \
+    {                                                                                              \
+#field, set, offsetof(struct server_settings, field)                                       \
+    }
+
+const struct setting_field setting_fields[N_SETTING_FIELDS] = {
+    FIELD(weight, SERVER_SET_WEIGHT),
+    FIELD(max_conns, SERVER_SET_MAX_CONNS),
+    FIELD(max_fails, SERVER_SET_MAX_FAILS),
+    FIELD(fail_timeout_ms, SERVER_SET_FAIL_TIMEOUT),
+    FIELD(slow_start_ms, SERVER_SET_SLOW_START),
+    FIELD(admin, SERVER_SET_ADMIN),
+};
+
+_Static_assert(sizeof(enum durpina_admin) == sizeof(uint32_t), "admin is a setting_field");
+
+json_t *settings_to_json(const struct server_settings *settings)
+{
+    struct server_settings copy = *settings;
+    json_t *json = json_object();
+
+    for (size_t i = 0; json != NULL && i < N_SETTING_FIELDS; i++)
+        json_object_set_new(json, setting_fields[i].name, json_integer(*setting_field(&copy, i)));
+    return json;
+}
+
+int settings_from_json(const json_t *json, struct server_settings *ret)
+{
+    struct server_settings settings = {0};
+
+    for (size_t i = 0; i < N_SETTING_FIELDS; i++) {
+        const json_t *value = json_object_get(json, setting_fields[i].name);
+
+        if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+            json_integer_value(value) > INT32_MAX)
+            return -EINVAL;
+        *setting_field(&settings, i) = (uint32_t) json_integer_value(value);
+    }
+    if (settings.weight > DURPINA_WEIGHT_MAX || settings.admin > DURPINA_ADMIN_DRAIN)
+        return -EINVAL;
+    *ret = settings;
+    return 0;
+}
+
+static json_t *server_to_json(const struct server *server)
+{
+    json_t *addresses = json_array();
+
+    for (size_t i = 0; i < server->n_peers; i++) {
+        const struct peer *peer = server->peers[i];
+        char address[DURPINA_NAME_SIZE];
+
+        if (!peer->resolved)
+            continue;
+        addr_format(&peer->addr, address, sizeof(address));
+        json_array_append_new(addresses, json_pack("{s:s, s:I}", "address", address, "id",
+                                                   (json_int_t) peer->api_id));
+    }
+    return json_pack("{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", (json_int_t) server->id,
+                     "name", server->name, "backup", server->backup, "dynamic", server->dynamic,
+                     "instances", (json_int_t) server->n_instances, "base",
+                     settings_to_json(&server->base), "now", settings_to_json(&server->now),
+                     "changed", (json_int_t) server->changed, "addresses", addresses);
+}
+
+static json_t *upstream_to_json(const struct upstream *upstream)
+{
+    json_t *servers = json_array(), *monitors = json_array();
+
+    for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next)
+        json_array_append_new(servers, server_to_json(s));
+    for (size_t i = 0; i < upstream->n_monitors; i++) {
+        const struct monitor *m = upstream->monitors[i];
+
+        json_array_append_new(monitors, json_pack("{s:s, s:s, s:O}", "id", m->id, "name", m->name,
+                                                  "options", m->options));
+    }
+    return json_pack("{s:s, s:I, s:I, s:b, s:b, s:o, s:o}", "name", upstream->name, "revision",
+                     (json_int_t) upstream->revision, "next_server_id",
+                     (json_int_t) upstream->next_server_id, "created", upstream->created,
+                     "monitoring", upstream->monitoring, "servers", servers, "monitors", monitors);
+}
+
+json_t *model_to_json(const struct model *model)
+{
+    json_t *upstreams = json_array(), *instances = json_array();
+
+    for (const struct upstream *u = model->upstreams; u != NULL; u = u->hh.next)
+        json_array_append_new(upstreams, upstream_to_json(u));
+    for (const struct instance *i = model->instances; i != NULL; i = i->hh.next)
+        json_array_append_new(instances,
+                              json_pack("{s:s, s:I, s:I, s:I, s:s, s:O}", "name", i->name, "pid",
+                                        (json_int_t) i->pid, "worker_uid",
+                                        (json_int_t) i->worker_uid, "epoch", (json_int_t) i->epoch,
+                                        "token", i->token, "upstreams", i->upstreams));
+    return json_pack("{s:i, s:I, s:O*, s:o, s:o}", "version", MODEL_JSON_VERSION, "next_epoch",
+                     (json_int_t) model->next_epoch, "resolver", model->resolver, "upstreams",
+                     upstreams, "instances", instances);
+}
+
+static int damaged(struct failure *failure, const char *what, const char *name)
+{
+    return fail(failure, EINVAL, 500, "BadState", "%s %s is not as durpinad writes it", what, name);
+}
+
+static int peers_from_json(struct server *server, const json_t *addresses)
+{
+    size_t n = json_array_size(addresses), index;
+    const json_t *json;
+
+    server->peers = calloc(n + 1, sizeof(*server->peers));
+    if (server->peers == NULL)
+        return -ENOMEM;
+    json_array_foreach(addresses, index, json)
+    {
+        const char *text = json_string_value(json_object_get(json, "address"));
+        const json_t *id = json_object_get(json, "id");
+        struct peer *peer;
+        struct addr addr;
+
+        if (text == NULL || !json_is_integer(id) || addr_parse(text, 0, &addr) < 0)
+            return -EINVAL;
+        peer = model_new_peer(server, &addr);
+        if (peer == NULL)
+            return -ENOMEM;
+        peer->api_id = (uint32_t) json_integer_value(id);
+        server->peers[server->n_peers++] = peer;
+    }
+    if (server->n_peers == 0) {
+        struct peer *peer = model_new_peer(server, NULL);
+
+        if (peer == NULL)
+            return -ENOMEM;
+        server->peers[server->n_peers++] = peer;
+    }
+    return 0;
+}
+
+static int server_from_json(struct upstream *upstream, const json_t *json, struct failure *failure)
+{
+    struct server_spec spec = {0};
+    const char *name;
+    json_int_t id, instances, changed;
+    int backup, dynamic;
+    const json_t *base, *now, *addresses;
+    struct server *server;
+    int err;
+
+    if (json_unpack((json_t *) json, "{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", &id,
+                    "name", &name, "backup", &backup, "dynamic", &dynamic, "instances", &instances,
+                    "base", &base, "now", &now, "changed", &changed, "addresses", &addresses) < 0)
+        return damaged(failure, "a server of upstream", upstream->name);
+    if (server_name_parse(name, 0, &spec, failure) < 0 || model_server(upstream, name) != NULL ||
+        strcmp(name, spec.name) != 0 || id < 0 || id >= DURPINA_NONE || !json_is_array(addresses))
+        return damaged(failure, "server", name);
+
+    spec.backup = backup;
+    server = model_new_server(upstream, &spec);
+    if (server == NULL)
+        return -ENOMEM;
+    server->id = (uint32_t) id;
+    server->dynamic = dynamic;
+    server->n_instances = (uint32_t) instances;
+    server->changed = (unsigned) changed;
+    err = settings_from_json(base, &server->base);
+    if (err == 0)
+        err = settings_from_json(now, &server->now);
+    if (err == 0)
+        err = peers_from_json(server, addresses);
+    if (err < 0) {
+        model_free_server(server);
+        return err == -EINVAL ? damaged(failure, "server", name) : err;
+    }
+    model_link_server(server);
+    return 0;
+}
+
+static int monitor_from_json(struct upstream *upstream, const json_t *json, struct failure *failure)
+{
+    struct monitor *monitor = calloc(1, sizeof(*monitor));
+    const char *id, *name;
+    json_t *options;
+    int err;
+
+    if (monitor == NULL)
+        return -ENOMEM;
+    if (json_unpack((json_t *) json, "{s:s, s:s, s:o}", "id", &id, "name", &name, "options",
+                    &options) < 0 ||
+        strlen(id) >= sizeof(monitor->id) || strlen(name) >= sizeof(monitor->name)) {
+        free(monitor);
+        return damaged(failure, "a monitor of upstream", upstream->name);
+    }
+    err = check_parse(name, options, &monitor->check, failure);
+    if (err < 0) {
+        free(monitor);
+        return err;
+    }
+    memcpy(monitor->id, id, strlen(id));
+    memcpy(monitor->name, name, strlen(name));
+    monitor->options = json_incref(options);
+    upstream->monitors[upstream->n_monitors++] = monitor;
+    return 0;
+}
+
+static int upstream_from_json(struct model *model, const json_t *json, struct failure *failure)
+{
+    const char *name;
+    json_int_t revision, next_server_id;
+    int created, monitoring, err = 0;
+    const json_t *servers, *monitors, *item;
+    struct upstream *upstream;
+    size_t i;
+
+    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:b, s:b, s:o, s:o}", "name", &name,
+                    "revision", &revision, "next_server_id", &next_server_id, "created", &created,
+                    "monitoring", &monitoring, "servers", &servers, "monitors", &monitors) < 0)
+        return damaged(failure, "an", "upstream");
+    if (strlen(name) >= DURPINA_NAME_SIZE || model_upstream(model, name) != NULL || revision < 0 ||
+        !json_is_array(servers) || !json_is_array(monitors))
+        return damaged(failure, "upstream", name);
+
+    upstream = model_add_upstream(model, name);
+    if (upstream == NULL)
+        return -ENOMEM;
+    upstream->revision = (uint64_t) revision;
+    upstream->created = created;
+    upstream->monitoring = monitoring;
+    upstream->monitors = calloc(json_array_size(monitors) + 1, sizeof(*upstream->monitors));
+    if (upstream->monitors == NULL)
+        return -ENOMEM;
+    for (i = 0; err == 0 && (item = json_array_get(monitors, i)) != NULL; i++)
+        err = monitor_from_json(upstream, item, failure);
+    for (i = 0; err == 0 && (item = json_array_get(servers, i)) != NULL; i++)
+        err = server_from_json(upstream, item, failure);
+    /* Making servers has counted on from 0. */
+    if (upstream->next_server_id < (uint32_t) next_server_id)
+        upstream->next_server_id = (uint32_t) next_server_id;
+    return err;
+}
+
+static int instance_from_json(struct model *model, const json_t *json, struct failure *failure)
+{
+    const char *name, *token;
+    json_int_t pid, worker_uid, epoch;
+    struct instance *instance, *other;
+    json_t *upstreams;
+
+    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:I, s:s, s:o}", "name", &name, "pid", &pid,
+                    "worker_uid", &worker_uid, "epoch", &epoch, "token", &token, "upstreams",
+                    &upstreams) < 0 ||
+        strlen(token) != sizeof(instance->token) - 1 || !json_is_object(upstreams))
+        return damaged(failure, "an nginx", "instance");
+    HASH_FIND_STR(model->instances, name, other);
+    if (other != NULL)
+        return damaged(failure, "nginx instance", name);
+
+    instance = calloc(1, sizeof(*instance));
+    if (instance == NULL)
+        return -ENOMEM;
+    instance->model = model;
+    instance->pid = (uint32_t) pid;
+    instance->worker_uid = (uint32_t) worker_uid;
+    instance->epoch = (uint64_t) epoch;
+    memcpy(instance->token, token, sizeof(instance->token));
+    instance->upstreams = json_incref(upstreams);
+    instance->name = strdup(name);
+    if (instance->name == NULL) {
+        model_free_instance(instance);
+        return -ENOMEM;
+    }
+    HASH_ADD_KEYPTR(hh, model->instances, instance->name, strlen(instance->name), instance);
+    return 0;
+}
+
+int model_from_json(const json_t *json, struct model *model, struct failure *failure)
+{
+    const json_t *upstreams, *instances, *item;
+    json_t *resolver = NULL;
+    json_int_t next_epoch;
+    int version, err = 0;
+    size_t i;
+
+    if (json_unpack((json_t *) json, "{s:i}", "version", &version) < 0 ||
+        version != MODEL_JSON_VERSION)
+        return fail(failure, EINVAL, 500, "BadState", "not a state file of version %d",
+                    MODEL_JSON_VERSION);
+    if (json_unpack((json_t *) json, "{s:I, s?o, s:o, s:o}", "next_epoch", &next_epoch, "resolver",
+                    &resolver, "upstreams", &upstreams, "instances", &instances) < 0 ||
+        !json_is_array(upstreams) || !json_is_array(instances) ||
+        (resolver != NULL && !json_is_array(resolver)))
+        return damaged(failure, "the", "top level");
+
+    model->next_epoch = (uint64_t) next_epoch;
+    model->resolver = json_incref(resolver);
+    for (i = 0; err == 0 && (item = json_array_get(upstreams, i)) != NULL; i++)
+        err = upstream_from_json(model, item, failure);
+    for (i = 0; err == 0 && (item = json_array_get(instances, i)) != NULL; i++)
+        err = instance_from_json(model, item, failure);
+    if (err == -ENOMEM)
+        fail(failure, ENOMEM, 500, "BadState", "out of memory");
+    if (err < 0)
+        model_clear(model);
+    return err;
+}
