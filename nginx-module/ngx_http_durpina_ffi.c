@@ -365,19 +365,27 @@ ngx_http_durpina_ffi_upstream_block(const char *name, size_t len, const char **r
     ngx_http_upstream_srv_conf_t   **uscfp;
     ngx_http_upstream_main_conf_t   *umcf;
 
+    static ngx_pool_t *pool;
+
     umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle, ngx_http_upstream_module);
     uscfp = umcf->upstreams.elts;
 
     for (i = 0; i < umcf->upstreams.nelts; i++) {
         if (!(uscfp[i]->flags & NGX_HTTP_UPSTREAM_CREATE) || uscfp[i]->host.len != len
-            || ngx_strncasecmp(uscfp[i]->host.data, (u_char *) name, len) != 0)
+            || ngx_memcmp(uscfp[i]->host.data, name, len) != 0)
         {
             continue;
         }
 
-        if (ngx_http_durpina_upstream_block((ngx_cycle_t *) ngx_cycle, uscfp[i], ngx_cycle->pool,
-                                            &json)
-            != NGX_OK)
+        if (pool) {
+            ngx_destroy_pool(pool);
+        }
+
+        pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE, ngx_cycle->log);
+
+        if (pool == NULL
+            || ngx_http_durpina_upstream_block((ngx_cycle_t *) ngx_cycle, uscfp[i], pool, &json)
+               != NGX_OK)
         {
             return NGX_ERROR;
         }

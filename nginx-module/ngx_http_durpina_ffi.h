@@ -101,7 +101,7 @@ const char *ngx_http_durpina_ffi_socket(void);
 const char *ngx_http_durpina_ffi_token(void);
 
 /* The body for PUT /api/9/durpina/upstreams/NAME/nginx: the upstream block of that name. *ret_json
- * lives until the worker ends. NGX_DECLINED: nginx.conf has no such block. */
+ * is valid until the next call. NGX_DECLINED: nginx.conf has no such block. */
 int ngx_http_durpina_ffi_upstream_block(const char *name, size_t len, const char **ret_json,
                                         size_t *ret_len);
 

@@ -33,7 +33,7 @@ ngx_http_durpina_introduce(ngx_cycle_t *cycle, ngx_http_durpina_main_conf_t *dmc
     size_t size)
 {
     u_char                  *buffer;
-    size_t                   len;
+    size_t                   len = 0;
     ngx_int_t                rc;
     ngx_str_t                body, answer;
     ngx_pool_t              *pool;
@@ -80,6 +80,20 @@ ngx_http_durpina_introduce(ngx_cycle_t *cycle, ngx_http_durpina_main_conf_t *dmc
     ngx_destroy_pool(pool);
 
     return rc;
+}
+
+ngx_int_t
+ngx_http_durpina_reach(ngx_http_durpina_main_conf_t *dmcf, char *err, size_t size)
+{
+    size_t len;
+    u_char answer[1024];
+
+    static const u_char request[] = "GET /api/ HTTP/1.1" CRLF "Host: durpina" CRLF
+                                    "Connection: close" CRLF CRLF;
+
+    return ngx_http_durpina_exchange((char *) dmcf->socket.data, request, sizeof(request) - 1,
+                                     answer, sizeof(answer), NGX_HTTP_DURPINA_TIMEOUT, &len, err,
+                                     size);
 }
 
 /* Finds "name": in a JSON text and returns what follows, or NULL. */
@@ -145,7 +159,7 @@ static ngx_int_t
 ngx_http_durpina_describe(ngx_cycle_t *cycle, ngx_pool_t *pool, ngx_str_t *ret)
 {
     size_t                           i;
-    ngx_uint_t                       n;
+    ngx_uint_t                       n, forks;
     ngx_core_conf_t                 *ccf;
     ngx_http_durpina_text_t          text;
     ngx_http_upstream_srv_conf_t   **uscfp;
@@ -161,9 +175,11 @@ ngx_http_durpina_describe(ngx_cycle_t *cycle, ngx_pool_t *pool, ngx_str_t *ret)
     ngx_http_durpina_append(&text, "{\"instance\":");
     ngx_http_durpina_append_string(&text, &ccf->pid);
 
-    /* The first start's process may be about to fork into the background: no pid yet. */
+    /* A process that is about to fork into the background has no pid yet that will last. */
+    forks = ngx_is_init_cycle(cycle->old_cycle) && ccf->daemon && !ngx_inherited;
+
     ngx_http_durpina_append(&text, ",\"pid\":%P,\"worker_uid\":%ui,\"upstreams\":[",
-                            ngx_is_init_cycle(cycle->old_cycle) && ccf->daemon ? 0 : ngx_getpid(),
+                            forks ? 0 : ngx_getpid(),
                             (ngx_uint_t) (geteuid() == 0 ? ccf->user : geteuid()));
 
     uscfp = umcf->upstreams.elts;
@@ -246,12 +262,19 @@ ngx_http_durpina_is_placeholder(ngx_http_upstream_server_t *us)
 static void
 ngx_http_durpina_append_servers(ngx_http_durpina_text_t *text, ngx_http_upstream_srv_conf_t *uscf)
 {
-    ngx_uint_t                  i, j, n;
+    ngx_uint_t                  i, j, n, heaviest = 1, divisor;
     ngx_http_upstream_server_t *us;
 
     ngx_http_durpina_append(text, "\"servers\":[");
 
     us = uscf->servers ? uscf->servers->elts : NULL;
+
+    for (i = 0; us && i < uscf->servers->nelts; i++) {
+        heaviest = ngx_max(heaviest, us[i].weight);
+    }
+
+    /* nginx has no limits. Here weights keep their ratios, and the rest is endless anyway. */
+    divisor = (heaviest - 1) / DURPINA_WEIGHT_MAX + 1;
 
     for (i = 0, n = 0; us && i < uscf->servers->nelts; i++) {
         if (ngx_http_durpina_is_placeholder(&us[i])) {
@@ -271,8 +294,11 @@ ngx_http_durpina_append_servers(ngx_http_durpina_text_t *text, ngx_http_upstream
                                 "],\"weight\":%ui,\"max_conns\":%ui,\"max_fails\":%ui,"
                                 "\"fail_timeout_ms\":%T,\"slow_start_ms\":%M,\"down\":%s,"
                                 "\"backup\":%s}",
-                                us[i].weight, us[i].max_conns, us[i].max_fails,
-                                us[i].fail_timeout * 1000, us[i].slow_start,
+                                ngx_max(1, us[i].weight / divisor),
+                                ngx_min(us[i].max_conns, INT32_MAX),
+                                ngx_min(us[i].max_fails, INT32_MAX),
+                                ngx_min(us[i].fail_timeout, INT32_MAX / 1000) * 1000,
+                                ngx_min(us[i].slow_start, INT32_MAX),
                                 us[i].down ? "true" : "false", us[i].backup ? "true" : "false");
     }
 

@@ -4,6 +4,7 @@
 static void *ngx_http_durpina_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_durpina_init_main_conf(ngx_conf_t *cf, void *conf);
 static void *ngx_http_durpina_create_srv_conf(ngx_conf_t *cf);
+static ngx_int_t ngx_http_durpina_postconfiguration(ngx_conf_t *cf);
 static char *ngx_http_durpina_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_durpina_init_module(ngx_cycle_t *cycle);
 static void ngx_http_durpina_exit_process(ngx_cycle_t *cycle);
@@ -31,7 +32,7 @@ static ngx_command_t ngx_http_durpina_commands[] = {
 
 static ngx_http_module_t ngx_http_durpina_module_ctx = {
     NULL,                              /* preconfiguration */
-    NULL,                              /* postconfiguration */
+    ngx_http_durpina_postconfiguration, /* postconfiguration */
 
     ngx_http_durpina_create_main_conf, /* create main configuration */
     ngx_http_durpina_init_main_conf,   /* init main configuration */
@@ -94,6 +95,39 @@ ngx_http_durpina_create_srv_conf(ngx_conf_t *cf)
     return dscf;
 }
 
+/*
+ * A reload that fails in init_module ends the master. One that brings the module into a running
+ * nginx has no maps to go on with: without a controller it is refused here, where the old
+ * configuration stays in force.
+ */
+static ngx_int_t
+ngx_http_durpina_postconfiguration(ngx_conf_t *cf)
+{
+    char                          err[512];
+    ngx_http_durpina_main_conf_t *dmcf;
+
+    if (ngx_test_config || ngx_process == NGX_PROCESS_SIGNALLER
+        || ngx_is_init_cycle(cf->cycle->old_cycle) || ngx_http_durpina.token[0])
+    {
+        return NGX_OK;
+    }
+
+    dmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_durpina_module);
+
+    ngx_memzero(err, sizeof(err));
+
+    if (ngx_http_durpina_reach(dmcf, err, sizeof(err) - 1) != NGX_OK
+        || ngx_http_durpina_map(&dmcf->pin, err, sizeof(err) - 1) != NGX_OK)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "durpina: %s", err);
+        return NGX_ERROR;
+    }
+
+    ngx_queue_init(&ngx_http_durpina.picks);
+
+    return NGX_OK;
+}
+
 /* An absolute path, with nginx's "unix:" allowed before that of the socket. */
 static char *
 ngx_http_durpina_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -140,7 +174,7 @@ ngx_http_durpina_init_module(ngx_cycle_t *cycle)
 
     ngx_memzero(err, sizeof(err)); /* ngx_snprintf() that ran out of space wrote no NUL */
 
-    first = ngx_http_durpina.maps.meta == NULL;
+    first = ngx_is_init_cycle(cycle->old_cycle);
     if (first) {
         ngx_queue_init(&ngx_http_durpina.picks);
     }

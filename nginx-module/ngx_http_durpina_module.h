@@ -23,8 +23,11 @@
 #define NGX_HTTP_DURPINA_PIN "/sys/fs/bpf/durpina"
 #define NGX_HTTP_DURPINA_SOCKET "/run/durpina/api.sock"
 
-/* How long the master, or a worker that is starting, waits for the controller. */
-#define NGX_HTTP_DURPINA_TIMEOUT 1000 /* ms */
+/*
+ * How long the master waits for the controller at a start or reload. Laying out 100,000 peers takes
+ * a second; the workers there are serve meanwhile.
+ */
+#define NGX_HTTP_DURPINA_TIMEOUT 5000 /* ms */
 
 #define NGX_HTTP_DURPINA_TOKEN_LEN 32 /* hex digits */
 
@@ -63,6 +66,9 @@ ngx_int_t ngx_http_durpina_map(ngx_str_t *pin, char *err, size_t size);
  */
 ngx_int_t ngx_http_durpina_introduce(ngx_cycle_t *cycle, ngx_http_durpina_main_conf_t *dmcf,
                                      char *err, size_t size);
+
+/* Whether the controller answers; NGX_ERROR with a text in err if not. */
+ngx_int_t ngx_http_durpina_reach(ngx_http_durpina_main_conf_t *dmcf, char *err, size_t size);
 
 /*
  * Sends request on the unix socket at path and reads the answer until the other side closes, all

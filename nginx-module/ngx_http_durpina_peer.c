@@ -17,7 +17,6 @@ typedef int (*ngx_http_durpina_set_peer_pt)(ngx_http_request_t *r, const u_char 
     size_t addr_len, int port, char **err);
 
 typedef struct {
-    ngx_http_request_t           *request;
     ngx_http_upstream_t          *upstream;
 
     struct durpina_tried          tried;
@@ -37,11 +36,12 @@ typedef struct {
 } ngx_http_durpina_peer_data_t;
 
 static ngx_http_durpina_peer_data_t *ngx_http_durpina_peer_data(ngx_http_request_t *r);
-static ngx_http_durpina_peer_data_t *ngx_http_durpina_take_over(ngx_http_request_t *r,
+static void ngx_http_durpina_take_over(ngx_http_request_t *r,
     ngx_http_durpina_peer_data_t *d);
 static ngx_int_t ngx_http_durpina_use(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d,
     const char **err);
 static void ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outcome);
+static void ngx_http_durpina_forget(ngx_http_durpina_peer_data_t *d);
 static void ngx_http_durpina_account(ngx_http_durpina_peer_data_t *d);
 static ngx_int_t ngx_http_durpina_get_peer(ngx_peer_connection_t *pc, void *data);
 static void ngx_http_durpina_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state);
@@ -151,7 +151,8 @@ ngx_http_durpina_peer_data(ngx_http_request_t *r)
         d = r->upstream->peer.data;
 
         if (d->picked) {
-            /* a balancer that picks twice in one try */
+            /* A balancer that picks twice in one try: the first peer was not tried. */
+            ngx_http_durpina_forget(d);
             ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
         }
 
@@ -164,7 +165,6 @@ ngx_http_durpina_peer_data(ngx_http_request_t *r)
     }
 
     d = cln->data;
-    d->request = r;
     d->upstream = r->upstream;
     d->tried.n = 0;
     d->picked = 0;
@@ -174,7 +174,7 @@ ngx_http_durpina_peer_data(ngx_http_request_t *r)
     return d;
 }
 
-static ngx_http_durpina_peer_data_t *
+static void
 ngx_http_durpina_take_over(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d)
 {
     ngx_uint_t                  tries, limit;
@@ -219,8 +219,6 @@ ngx_http_durpina_take_over(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *
     }
 
     pc->tries = ngx_max(1, ngx_min(tries, limit));
-
-    return d;
 }
 
 /* Makes the picked peer the current one. */
@@ -268,7 +266,7 @@ ngx_http_durpina_use(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d, con
     }
 
     if (r->upstream->peer.get != ngx_http_durpina_get_peer) {
-        (void) ngx_http_durpina_take_over(r, d);
+        ngx_http_durpina_take_over(r, d);
     }
 
     return NGX_OK;
@@ -280,6 +278,15 @@ ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outco
     durpina_finish(&ngx_http_durpina.maps, &d->pick, outcome, ngx_current_msec);
     ngx_queue_remove(&d->queue);
     d->picked = 0;
+}
+
+/* Lets the picked peer, the last one tried, be picked again for this request. */
+static void
+ngx_http_durpina_forget(ngx_http_durpina_peer_data_t *d)
+{
+    if (d->tried.n && d->tried.peers[d->tried.n - 1] == d->pick.peer) {
+        d->tried.n--;
+    }
 }
 
 void
@@ -337,10 +344,7 @@ ngx_http_durpina_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t sta
              * An idle connection that the peer had closed says nothing about it. nginx grants such
              * a request another try; the same peer may serve it.
              */
-            if (d->tried.n) {
-                d->tried.n--;
-            }
-
+            ngx_http_durpina_forget(d);
             ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
 
         } else {
