@@ -22,17 +22,22 @@ local HANG_MEMORY_S = 5
 
 local hanging_until, hanging_err = 0, nil
 
+-- In the words of the module's own exchange.
+local function no_answer(err)
+    return 'the controller at "' .. native.socket() .. '" does not answer: ' .. err
+end
+
 local function with_cosocket(request)
     local sock = ngx.socket.tcp()
     sock:settimeouts(CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS, READ_TIMEOUT_MS)
     local ok, err = sock:connect("unix:" .. native.socket())
     if not ok then
-        return nil, err
+        return nil, no_answer(err)
     end
     ok, err = sock:send(request)
     if not ok then
         sock:close()
-        return nil, err
+        return nil, no_answer(err)
     end
     local chunks, size = {}, 0
     while size <= RESPONSE_MAX do
@@ -41,7 +46,7 @@ local function with_cosocket(request)
         if not chunk then
             sock:close()
             if err ~= "closed" then
-                return nil, err
+                return nil, no_answer(err)
             end
             return concat(chunks)
         end
@@ -49,7 +54,7 @@ local function with_cosocket(request)
         size = size + #chunk
     end
     sock:close()
-    return nil, "the answer is too large"
+    return nil, no_answer("too long an answer")
 end
 
 local function blocking(request)
@@ -91,9 +96,9 @@ local function path_of(segments)
     return "/api/9/" .. concat(escaped, "/")
 end
 
--- Sends one request. what: the thing asked for or changed, for error texts; segments: the path below
--- /api/9; body: a table, a JSON text or nil. Returns the status (2xx) and the answer's body;
--- or nil, a text for the user and, if the controller has answered, the status.
+-- Sends one request. what: the thing asked for or changed, for error texts; segments: the path
+-- below /api/9; body: a table, a JSON text or nil. Returns the status (2xx) and the answer's body;
+-- or nil, a text for the user and, if the controller has answered, its status and error code.
 function _M.request(what, method, segments, body)
     local phase = ngx.get_phase()
     local exchange = EXCHANGE[phase]
@@ -111,20 +116,21 @@ function _M.request(what, method, segments, body)
     })
     local status
     if answer then
-        status, err = parse.http_response(answer)
+        status, answer = parse.http_response(answer)
+        err = not status and no_answer(answer)
     end
     if not status then
-        return nil, "the controller does not answer on " .. native.socket() .. ": " .. err
-                    .. " (is durpinad running?)"
+        return nil, err .. " (is durpinad running?)"
     end
-    local text = err
     if status >= 200 and status < 300 then
-        return status, text
+        return status, answer
     end
-    local ok, decoded = pcall(json.decode, text)
+    local ok, decoded = pcall(json.decode, answer)
     local failure = ok and type(decoded) == "table" and decoded.error
-    return nil, type(failure) == "table" and failure.text or "the controller answers " .. status,
-           status
+    if type(failure) ~= "table" then
+        return nil, "the controller answers " .. status, status
+    end
+    return nil, failure.text, status, failure.code
 end
 
 return _M

@@ -20,7 +20,7 @@ do
         error("load_module ngx_http_durpina_module.so is missing in nginx.conf", 0)
     end
     -- A declaration cannot be repeated in one Lua VM, but this file may be loaded again.
-    if not ffi.sizeof("struct ngx_http_durpina_ffi_peer") then
+    if not pcall(ffi.sizeof, "struct ngx_http_durpina_ffi_peer") then
         ffi.cdef(ffi_string(cdef()))
     end
 end
@@ -31,10 +31,8 @@ local _M = {
     OK = NGX_OK,
     ERROR = -1,
     BUSY = -3,
-    DECLINED = -5,
 
     -- enum durpina_peer_state
-    PEER_UP = 1,
     PEER_DOWN = 2,
     PEER_UNHEALTHY = 3,
     PEER_DRAINING = 4,
@@ -64,14 +62,17 @@ local function request()
 end
 
 -- Picks a peer for the current request. algorithm: as in ngx_http_durpina_ffi.h; key: a string.
--- Returns the module's code; last_error() has the text of any but OK.
+-- Returns the module's code; last_error() has the text of any but OK. Not a tail call: LuaJIT does
+-- not compile one into C ("leaving loop in root trace").
 function _M.balance(algorithm, key)
-    return C.ngx_http_durpina_ffi_balance(request(), algorithm, key, #key, err_out)
+    local rc = C.ngx_http_durpina_ffi_balance(request(), algorithm, key, #key, err_out)
+    return rc
 end
 
 -- The same for a peer that was chosen in Lua.
 function _M.balance_peer(id, generation)
-    return C.ngx_http_durpina_ffi_balance_peer(request(), id, generation, err_out)
+    local rc = C.ngx_http_durpina_ffi_balance_peer(request(), id, generation, err_out)
+    return rc
 end
 
 function _M.last_error()
@@ -155,7 +156,7 @@ function _M.token()
     return ffi_string(C.ngx_http_durpina_ffi_token())
 end
 
--- Returns the JSON that registers the upstream block of this name, or nil if there is no such block.
+-- Returns the JSON that registers the upstream block of this name, or nil if there is no such one.
 function _M.upstream_block(name)
     if C.ngx_http_durpina_ffi_upstream_block(name, #name, text_out, size_out) == NGX_OK then
         return ffi_string(text_out[0], size_out[0])

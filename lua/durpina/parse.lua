@@ -69,8 +69,8 @@ function _M.time_ms(value)
     return ms
 end
 
--- Splits "host", "host:port", "[::1]:80" or "unix:/path" and fills default_port in. Returns the name
--- in full, the host without brackets and the port (nil for a unix socket).
+-- Splits "host", "host:port", "[::1]:80" or "unix:/path" and fills default_port in. Returns the
+-- name in full, the host without brackets and the port (nil for a unix socket).
 function _M.server_name(text, default_port)
     if type(text) ~= "string" or text == "" or #text > 127 or text:find("[%c%s]") then
         return nil, "bad server name " .. shown(text)
@@ -120,7 +120,7 @@ local function boolean(value)
     return value
 end
 
--- Settings of a server: their parsers for both forms; flag: a word without value in a `server` line.
+-- Settings of a server: their parsers for both forms; flag: a word without value in a line.
 local SETTINGS = {
     weight = { parse = integer_to(_M.WEIGHT_MAX) },
     max_conns = { parse = integer_to(COUNT_MAX) },
@@ -129,6 +129,7 @@ local SETTINGS = {
     slow_start = { parse = _M.time_ms },
     backup = { parse = boolean, flag = true },
     down = { parse = boolean, flag = true },
+    drain = { parse = boolean, flag = true },
 }
 
 local function set(server, word, value, parsed_as)
@@ -246,8 +247,8 @@ local function server_of_table(t, default_port)
 end
 
 -- A server as `add_peer` takes it: nginx's `server` syntax or a table. Returns a table with `name`
--- ("host:port") and the settings that are given: weight, max_conns, max_fails, backup, down, and
--- fail_timeout and slow_start in milliseconds.
+-- ("host:port") and the settings that are given: weight, max_conns, max_fails, backup, down,
+-- drain, and fail_timeout and slow_start in milliseconds.
 function _M.server(spec, default_port)
     if type(spec) == "string" then
         return server_of_line(spec, default_port)
