@@ -23,6 +23,7 @@ NGINX=${NGINX:-/usr/sbin/nginx}
 NGINX_MODULES=${NGINX_MODULES:-/usr/lib/nginx/modules}
 DEADLINE_S=${DEADLINE_S:-10}
 export PATH=$PATH:/usr/sbin:/sbin LC_ALL=C
+umask 022
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "Bail out! $0 needs root: it creates BPF maps and starts nginx with a user of its own"
@@ -44,6 +45,8 @@ PIN=${PIN//./-}
 SOCKET=$T/api.sock
 STATE=$T/state/state.json
 mkdir "$T/state"
+# Workers of nginx may not be able to read a checkout in a home directory.
+cp -r "$ROOT/lua" "$T/lua"
 export DURPINA_SOCKET=$SOCKET
 
 # --- processes -----------------------------------------------------------------------------------
@@ -246,10 +249,13 @@ show_logs() {
 
 # --- programs ------------------------------------------------------------------------------------
 
-# The controller is ready when it answers on its socket.
+# The controller with $T/durpinad.conf, which a test may write before: never the machine's own file.
+# Its maps are small, so that dumps are short. It is ready when it answers on its socket.
 start_durpinad() {
-    (cd "$T" && exec "${DURPINAD:-$BUILD/durpinad}" --pin "$PIN" --socket "$SOCKET" \
-        --state "$STATE" "$@") 2>>"$T/durpinad.log" &
+    [ -e "$T/durpinad.conf" ] ||
+        echo "upstreams 64; peers 1k; slots 64k;" >"$T/durpinad.conf"
+    (cd "$T" && exec "$BUILD/durpinad" -c "$T/durpinad.conf" --pin "$PIN" --socket "$SOCKET" \
+        --state "$STATE" "$@") >>"$T/durpinad.log" 2>&1 &
     durpinad_pid=$!
     started[$durpinad_pid]=durpinad
     wait_for api_is_ready "$durpinad_pid" || die "durpinad starts"
@@ -289,7 +295,7 @@ daemon off;
 master_process off;
 pid $T/$name.pid;
 error_log $T/$name.log error;
-events { worker_connections 4096; }
+events { worker_connections 16384; }
 http {
     $(temp_paths "$T/$name")
     access_log off;
@@ -346,7 +352,7 @@ events { worker_connections 4096; }
 ${text%%http \{*}http {
     durpina_socket $SOCKET;
     durpina_pin $PIN;
-    lua_package_path "$ROOT/lua/?.lua;;";
+    lua_package_path "$T/lua/?.lua;;";
     access_log off;
     $(temp_paths "$T/$name")
     keepalive_requests 1000000;

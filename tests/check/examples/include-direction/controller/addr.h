@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: MIT */
+#include <uv.h>
+#include "engine.h"

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+#include "model_json.h"
+
+#include <cmocka.h> /* last: its macro fail() hides the function of failure.h */
+
+/* docs/states.md, line by line. */
+static void state_follows_the_truth_table(void **state)
+{
+    static const struct {
+        enum durpina_admin admin;
+        enum durpina_health health;
+        uint32_t weight;
+        bool resolved;
+        enum durpina_peer_state expected;
+    } table[] = {
+        {DURPINA_ADMIN_DOWN, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_DOWN},
+        {DURPINA_ADMIN_DOWN, DURPINA_HEALTH_FAILED, 0, false, DURPINA_PEER_DOWN},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_FAILED, 1, true, DURPINA_PEER_UNHEALTHY},
+        {DURPINA_ADMIN_DRAIN, DURPINA_HEALTH_FAILED, 0, true, DURPINA_PEER_UNHEALTHY},
+        {DURPINA_ADMIN_DRAIN, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_DRAINING},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_PASSED, 0, true, DURPINA_PEER_DRAINING},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 0, false, DURPINA_PEER_DRAINING},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 1, false, DURPINA_PEER_UNRESOLVED},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 1, true, DURPINA_PEER_UP},
+        {DURPINA_ADMIN_UP, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_UP},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct server server = {.now = {.weight = table[i].weight, .admin = table[i].admin}};
+        struct peer peer = {.server = &server,
+                            .health = table[i].health,
+                            .resolved = table[i].resolved};
+
+        assert_int_equal(model_peer_state(&peer), table[i].expected);
+    }
+}
+
+static struct server *add_server(struct upstream *upstream, const char *line)
+{
+    struct server_spec spec;
+    struct failure failure;
+    struct server *server;
+
+    assert_int_equal(server_line_parse(line, 80, &spec, &failure), 0);
+    server = model_new_server(upstream, &spec);
+    assert_non_null(server);
+    server->peers = calloc(1, sizeof(*server->peers));
+    assert_non_null(server->peers);
+    server->peers[0] = model_new_peer(server, NULL);
+    assert_non_null(server->peers[0]);
+    server->n_peers = 1;
+    return server;
+}
+
+static void servers_keep_the_order_of_their_ids(void **state)
+{
+    struct model model = {0};
+    struct upstream *upstream = model_add_upstream(&model, "foo");
+    struct server *a = add_server(upstream, "a"), *b = add_server(upstream, "b"),
+                  *c = add_server(upstream, "c");
+
+    (void) state;
+    model_link_server(a);
+    model_link_server(c);
+    model_link_server(b);
+    assert_ptr_equal(upstream->servers, a);
+    assert_ptr_equal(a->hh.next, b);
+    assert_ptr_equal(b->hh.next, c);
+    model_unlink_server(a);
+    model_link_server(a);
+    assert_ptr_equal(upstream->servers, a);
+    assert_ptr_equal(model_server(upstream, "b:80"), b);
+    assert_ptr_equal(model_server_by_id(upstream, c->id), c);
+    assert_ptr_equal(model_server_by_id(upstream, c->peers[0]->api_id), c);
+    assert_null(model_server_by_id(upstream, 1000));
+    model_clear(&model);
+}
+
+static void address_has_the_id_of_its_server_and_a_name_one_more(void **state)
+{
+    struct model model = {0};
+    struct upstream *upstream = model_add_upstream(&model, "foo");
+    struct server *literal = add_server(upstream, "10.0.0.1"),
+                  *name = add_server(upstream, "localhost"),
+                  *socket = add_server(upstream, "unix:/a");
+
+    (void) state;
+    assert_true(literal->is_address && socket->is_address && !name->is_address);
+    assert_int_equal(literal->peers[0]->api_id, literal->id);
+    assert_int_equal(socket->peers[0]->api_id, socket->id);
+    assert_true(name->peers[0]->api_id != name->id);
+    model_free_server(literal);
+    model_free_server(name);
+    model_free_server(socket);
+    model_clear(&model);
+}
+
+static const char state_text[] =
+    "{'version': 1, 'next_epoch': 3, 'resolver': ['127.0.0.1'], 'upstreams': [{"
+    "'name': 'foo', 'revision': 9, 'next_server_id': 5, 'created': true, 'monitoring': false,"
+    "'servers': [{'id': 2, 'name': 'localhost:80', 'backup': true, 'dynamic': true,"
+    "'instances': 1, 'base': {'weight': 5, 'max_conns': 1, 'max_fails': 2, 'fail_timeout_ms': 3,"
+    "'slow_start_ms': 4, 'admin': 1}, 'now': {'weight': 7, 'max_conns': 1, 'max_fails': 2,"
+    "'fail_timeout_ms': 3, 'slow_start_ms': 4, 'admin': 0}, 'changed': 33,"
+    "'addresses': [{'address': '127.0.0.1:80', 'id': 3}, {'address': '[::1]:80', 'id': 4}]}],"
+    "'monitors': [{'id': 'm', 'name': 'tcp', 'options': {'interval': 1}}]}],"
+    "'instances': [{'name': '/run/nginx.pid', 'pid': 7, 'worker_uid': 33, 'epoch': 3,"
+    "'token': '0123456789abcdef0123456789abcdef', 'upstreams': {'foo': {}}}]}";
+
+static json_t *load(const char *text)
+{
+    char *copy = strdup(text);
+    json_t *json;
+
+    assert_non_null(copy);
+    for (char *c = copy; *c != '\0'; c++)
+        *c = *c == '\'' ? '"' : *c;
+    json = json_loads(copy, 0, NULL);
+    free(copy);
+    return json;
+}
+
+static void model_survives_as_json(void **state)
+{
+    json_t *json = load(state_text), *again;
+    struct model model = {0};
+    struct failure failure;
+    const struct server *server;
+
+    (void) state;
+    assert_non_null(json);
+    assert_int_equal(model_from_json(json, &model, &failure), 0);
+    server = model_server(model_upstream(&model, "foo"), "localhost:80");
+    assert_int_equal(server->n_peers, 2);
+    assert_int_equal(server->peers[1]->id, DURPINA_NONE);
+    again = model_to_json(&model);
+    assert_true(json_equal(json, again));
+    json_decref(json);
+    json_decref(again);
+    model_clear(&model);
+}
+
+/* Each value of the file in turn becomes something else: an error or another model, no crash. */
+static unsigned spoil(json_t *root, json_t *at)
+{
+    static const char *const others[] = {"null", "-1", "99999999999999", "''", "'x y'", "[]", "{}"};
+    unsigned refused = 0;
+    const char *key;
+    json_t *value;
+    void *next;
+
+    json_object_foreach_safe(at, next, key, value)
+    {
+        json_incref(value);
+        for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+            char wrapped[64] = "[";
+            struct model model = {0};
+            struct failure failure;
+            json_t *array;
+
+            strcat(strcat(wrapped, others[i]), "]");
+            array = load(wrapped);
+            json_object_set(at, key, json_array_get(array, 0));
+            if (model_from_json(root, &model, &failure) < 0) {
+                refused++;
+                assert_true(model.upstreams == NULL && model.instances == NULL);
+            }
+            model_clear(&model);
+            json_decref(array);
+        }
+        json_object_set_new(at, key, value);
+        refused += spoil(root, value);
+        for (size_t i = 0; i < json_array_size(value); i++)
+            refused += spoil(root, json_array_get(value, i));
+    }
+    return refused;
+}
+
+static void damaged_json_is_refused_and_leaves_nothing(void **state)
+{
+    json_t *json = load(state_text);
+    struct model model = {0};
+    struct failure failure;
+
+    (void) state;
+    assert_true(spoil(json, json) > 100);
+    assert_int_equal(model_from_json(json, &model, &failure), 0); /* spoil() has mended it */
+    model_clear(&model);
+    json_object_set_new(json, "version", json_integer(2));
+    assert_int_equal(model_from_json(json, &model, &failure), -EINVAL);
+    assert_null(model.upstreams);
+    json_decref(json);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(state_follows_the_truth_table),
+        cmocka_unit_test(servers_keep_the_order_of_their_ids),
+        cmocka_unit_test(address_has_the_id_of_its_server_and_a_name_one_more),
+        cmocka_unit_test(model_survives_as_json),
+        cmocka_unit_test(damaged_json_is_refused_and_leaves_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
