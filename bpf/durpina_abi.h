@@ -10,6 +10,10 @@
  *     slots       struct durpina_slots     durpinad                     PROT_READ
  *     counters    struct durpina_counters  nginx workers, by atomics    PROT_READ | PROT_WRITE
  *     cursors     struct durpina_cursor    nginx workers, by atomics    PROT_READ | PROT_WRITE
+ *     inflight    struct durpina_inflight  the worker that owns it      PROT_READ | PROT_WRITE
+ *
+ * What a worker wrote last before it was killed is put right by durpinad: it gives back the tries
+ * in the pages of workers that are gone.
  *
  * Rules
  *  1. Fixed width integers, no bitfields, no pointers, no implicit padding (asserted below).
@@ -28,7 +32,7 @@
 #include <stdint.h>
 
 #define DURPINA_MAGIC 0x00616e6970727564ULL /* "durpina" as bytes, little endian */
-#define DURPINA_ABI_MAJOR 1                 /* differs: refuse */
+#define DURPINA_ABI_MAJOR 2                 /* differs: refuse */
 #define DURPINA_ABI_MINOR 0                 /* differs: adopt */
 
 #define DURPINA_NAME_SIZE 128   /* upstream and peer names, with the NUL */
@@ -40,10 +44,11 @@
 /* Ids are indexes; this one means "none". */
 #define DURPINA_NONE UINT32_MAX
 
-/* Default capacities (durpinad.conf: upstreams, peers, slots). */
+/* Default capacities (durpinad.conf: upstreams, peers, slots, inflight). */
 #define DURPINA_UPSTREAMS_DEFAULT 1024
 #define DURPINA_PEERS_DEFAULT 65536
 #define DURPINA_SLOTS_DEFAULT (4 * 1024 * 1024)
+#define DURPINA_INFLIGHT_DEFAULT 1024 /* pages */
 
 enum durpina_family {
     DURPINA_FAMILY_NONE = 0, /* the name has no address yet */
@@ -91,7 +96,23 @@ enum durpina_health {
 enum durpina_algorithm {
     DURPINA_ROUND_ROBIN = 0,
     DURPINA_UNWEIGHTED_ROUND_ROBIN = 1,
-    DURPINA_HASH = 2, /* ip-hash and consistent-hash: they differ in the key only */
+    DURPINA_HASH = 2, /* Maglev: ip-hash and consistent-hash, which differ in the key only */
+    DURPINA_RING = 3, /* ketama, as nginx's `hash KEY consistent` */
+    DURPINA_LEAST_CONN = 4,
+    DURPINA_RANDOM_TWO = 5, /* least connections of two */
+    DURPINA_PEAK_EWMA = 6,
+    DURPINA_LEAST_TIME_HEADER = 7,
+    DURPINA_LEAST_TIME_LAST_BYTE = 8,
+};
+#define DURPINA_ALGORITHMS 9
+
+/* What picks have asked for, whether it was there or not (durpina_cursor.asked). */
+enum durpina_asked {
+    DURPINA_ASKED_NONE = 0,
+    DURPINA_ASKED_HASH = 1,
+    DURPINA_ASKED_RING = 2,
+    DURPINA_ASKED_NO_TABLE = 4, /* a pick by another algorithm */
+    DURPINA_ASKED_BOUND = 8,    /* a pick with a bound, which goes by `active` of the upstream */
 };
 
 struct durpina_meta {
@@ -108,8 +129,8 @@ struct durpina_meta {
 };
 
 /*
- * An element of the slots map. The kernel rounds elements up to 8 bytes, so a slot is not an element
- * of its own; mapped, the rows are one array of slots.
+ * An element of the slots map. The kernel rounds elements up to 8 bytes, so a slot is not an
+ * element of its own; mapped, the rows are one array of slots.
  */
 #define DURPINA_SLOTS_PER_ROW 64
 
@@ -123,11 +144,30 @@ struct durpina_table {
     uint32_t length;
 };
 
+/*
+ * Schedule and members are always there and name no other peers than their state says. Hash and
+ * ring are laid out when somebody may ask for them, else empty, and may lag behind the peers: they
+ * may name peers that are not the upstream's any more.
+ */
 struct durpina_tier {
     struct durpina_table schedule; /* smooth weighted schedule of the peers that are up */
     struct durpina_table members;  /* each peer that is up and has a weight, once */
     struct durpina_table hash;     /* Maglev table of all peers with a weight, also those down */
+    struct durpina_table ring;     /* of the same peers, see below */
+    uint64_t weight;               /* sum of the weights of the members */
 };
+
+/*
+ * A ring in its run of slots, points in ascending order of their hashes:
+ *
+ *     bits          of the index, 1..DURPINA_RING_BITS_MAX
+ *     n             points
+ *     2^bits ids    index: the first point whose hash is not below (i << (32 - bits)), or n
+ *     n hashes      of the points, no two the same
+ *     n ids         of their peers
+ */
+#define DURPINA_RING_HEADER 2
+#define DURPINA_RING_BITS_MAX 24
 
 struct durpina_view {
     struct durpina_table peers; /* every peer of the upstream, in the order of `server` lines */
@@ -166,13 +206,23 @@ struct durpina_peer {
     char address[DURPINA_ADDRESS_SIZE]; /* as text: "127.0.0.1:80", "[::1]:80", "unix:", "?" */
     enum durpina_family family;
     uint16_t port_be;
-    uint16_t reserved;
-    uint32_t addr_be[4]; /* IPv4 in the first word */
-    uint32_t generation; /* changes whenever the record gets another owner */
-    uint32_t upstream;   /* its upstream's id */
-    uint32_t server;     /* id of the server in the API, shared by the addresses of one name */
+    uint16_t address_len; /* of the text */
+    uint32_t addr_be[4];  /* IPv4 in the first word */
+    uint32_t generation;  /* changes whenever the record gets another owner */
+    uint32_t upstream;    /* its upstream's id */
+    uint32_t server;      /* id of the server in the API, shared by the addresses of one name */
     enum durpina_tier_id tier;
     struct durpina_peer_settings settings[2];
+};
+
+/*
+ * Exponentially weighted moving average of a latency; an error counts as a long one. One 8-byte
+ * word, so that a sample is added by one compare and exchange.
+ */
+struct durpina_ewma {
+    uint32_t mean;    /* in 1/16 microsecond */
+    uint16_t samples; /* how many the mean stands for, in 1/256 */
+    uint16_t at;      /* of the last sample, in 256 ms, modulo 2^16 */
 };
 
 /*
@@ -181,12 +231,12 @@ struct durpina_peer {
  */
 struct durpina_counters {
     uint32_t generation;
-    uint32_t active;        /* tries in flight over all workers */
-    uint32_t fails;         /* failures without a pause of fail_timeout in between ... */
-    uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
+    uint32_t active;        /* tries in flight over all workers; one word with generation */
     uint64_t down_until_ms; /* temporary down: 0, or when one probing request may go through */
     uint64_t selected_ms;   /* last pick */
-    uint64_t requests;      /* tries begun */
+    uint64_t requests;      /* tries ended: with active, all there were */
+    uint32_t fails;         /* failures without a pause of fail_timeout in between ... */
+    uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
     uint64_t failed;        /* tries failed */
     uint64_t unavail;       /* times it became temporarily down */
     uint64_t responses[5];  /* by status class, 1xx to 5xx */
@@ -194,13 +244,55 @@ struct durpina_counters {
     uint64_t received;      /* bytes from the peer */
     uint64_t header_ms;     /* sum of times to the response header */
     uint64_t response_ms;   /* sum of times to the end of the response; / responses = mean */
+    uint64_t connect_ms;    /* sum of times to connect, over new connections */
+    struct durpina_ewma header;    /* time to the response header */
+    struct durpina_ewma last_byte; /* time to the end of the response */
+    uint64_t reserved;
 };
 
-/* One cache line an upstream: where its round robins stand, by tier. */
+/* One cache line an upstream: what picks share. */
 struct durpina_cursor {
     uint64_t round_robin[DURPINA_TIERS];
     uint64_t unweighted[DURPINA_TIERS];
-    uint64_t reserved[4];
+    uint32_t active;          /* tries in flight that began after somebody asked for a bound */
+    uint32_t untracked;       /* tries in flight that no page of inflight had room for */
+    enum durpina_asked asked; /* bits, set by picks and never cleared */
+    uint32_t reserved[5];
+};
+
+/*
+ * How far the taking or giving back of a peer has come; in between, it may or may not be counted.
+ */
+enum durpina_try_step {
+    DURPINA_TRY_FREE = 0,
+    DURPINA_TRY_TAKING = 1,
+    DURPINA_TRY_TAKEN =
+        2, /* counted in `active` of the peer, and of its upstream if that one counts */
+    DURPINA_TRY_GIVING = 3,
+} __attribute__((packed));
+
+/* One try in flight. One 8-byte word; written by the worker whose page it is in. */
+struct durpina_try {
+    uint32_t peer; /* kept when FREE */
+    enum durpina_try_step step;
+    uint8_t in_upstream; /* counted there as well */
+    uint16_t turn;       /* grows with each try, so that two looks tell one try from the next */
+};
+
+/* A process, by what tells it from a later one with the same pid: its start, in clock ticks since
+ * boot (field 22 of /proc/PID/stat) modulo 2^32. One 8-byte word; pid 0: none. */
+struct durpina_worker {
+    uint32_t pid;
+    uint32_t started;
+};
+
+#define DURPINA_TRIES_PER_PAGE 62
+
+/* The tries in flight of one worker; it takes as many pages as it needs. */
+struct durpina_inflight {
+    struct durpina_worker owner; /* taken by compare and exchange */
+    uint64_t pid_namespace;      /* inode number, in which owner.pid counts; 0: not written yet */
+    struct durpina_try tries[DURPINA_TRIES_PER_PAGE];
 };
 
 #define DURPINA_ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
@@ -212,8 +304,9 @@ DURPINA_ASSERT_SIZE(struct durpina_meta, 80);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, epoch, 24);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, controller_pid, 44);
 DURPINA_ASSERT_SIZE(struct durpina_slots, 256);
-DURPINA_ASSERT_SIZE(struct durpina_view, 56);
-DURPINA_ASSERT_SIZE(struct durpina_upstream, 256);
+DURPINA_ASSERT_SIZE(struct durpina_tier, 40);
+DURPINA_ASSERT_SIZE(struct durpina_view, 88);
+DURPINA_ASSERT_SIZE(struct durpina_upstream, 320);
 DURPINA_ASSERT_OFFSET(struct durpina_upstream, publish, 128);
 DURPINA_ASSERT_OFFSET(struct durpina_upstream, view, 144);
 DURPINA_ASSERT_SIZE(struct durpina_peer_settings, 40);
@@ -221,11 +314,22 @@ DURPINA_ASSERT_SIZE(struct durpina_peer, 304);
 DURPINA_ASSERT_OFFSET(struct durpina_peer, family, 184);
 DURPINA_ASSERT_OFFSET(struct durpina_peer, generation, 208);
 DURPINA_ASSERT_OFFSET(struct durpina_peer, settings, 224);
-DURPINA_ASSERT_SIZE(struct durpina_counters, 128);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 8);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, down_until_ms, 16);
+DURPINA_ASSERT_SIZE(struct durpina_ewma, 8);
+/* What a pick touches lies in the first 32 bytes, so never on two cache lines. */
+DURPINA_ASSERT_SIZE(struct durpina_counters, 160);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, active, 4);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, down_until_ms, 8);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, requests, 24);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 32);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, responses, 56);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, header, 136);
 DURPINA_ASSERT_SIZE(struct durpina_cursor, 64);
+DURPINA_ASSERT_OFFSET(struct durpina_cursor, active, 32);
+DURPINA_ASSERT_SIZE(enum durpina_try_step, 1);
+DURPINA_ASSERT_SIZE(struct durpina_try, 8);
+DURPINA_ASSERT_OFFSET(struct durpina_try, turn, 6);
+DURPINA_ASSERT_SIZE(struct durpina_worker, 8);
+DURPINA_ASSERT_SIZE(struct durpina_inflight, 512);
 
 /*
  * libbpf and the kernel compare sizes of pinned maps only; this number also tells fields of equal
@@ -240,12 +344,19 @@ DURPINA_ASSERT_SIZE(struct durpina_cursor, 64);
                  offsetof(struct durpina_peer_settings, weight),                                   \
                  offsetof(struct durpina_peer_settings, max_fails),                                \
                  offsetof(struct durpina_peer_settings, max_conns))
-#define DURPINA_LAYOUT_HASH                                                                        \
+#define DURPINA_LAYOUT_UPSTREAM                                                                    \
     DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_PEER, offsetof(struct durpina_upstream, publish),     \
                               offsetof(struct durpina_view, tier),                                 \
                               offsetof(struct durpina_tier, hash)),                                \
-                 offsetof(struct durpina_counters, down_until_ms),                                 \
-                 offsetof(struct durpina_counters, responses),                                     \
-                 offsetof(struct durpina_cursor, unweighted))
+                 offsetof(struct durpina_tier, weight), DURPINA_RING_HEADER,                       \
+                 offsetof(struct durpina_cursor, active))
+#define DURPINA_LAYOUT_HASH                                                                        \
+    DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_UPSTREAM,                                             \
+                              offsetof(struct durpina_counters, down_until_ms),                    \
+                              offsetof(struct durpina_counters, responses),                        \
+                              offsetof(struct durpina_counters, header)),                          \
+                 offsetof(struct durpina_cursor, unweighted),                                      \
+                 offsetof(struct durpina_inflight, pid_namespace),                                 \
+                 offsetof(struct durpina_inflight, tries))
 
 #endif

@@ -5,63 +5,39 @@
  * programs in the kernel and the tests.
  *
  *     struct durpina_pick pick;
- *     err = durpina_pick(maps, upstream, generation, algorithm, hash, &tried, now_ms, &pick);
+ *     err = durpina_pick(maps, upstream, generation, &request, &pick);
  *     ... the request runs ...
- *     durpina_finish(maps, &pick, outcome, now_ms);        exactly once for each pick
+ *     durpina_finish(maps, &pick, outcome, &sample, now_ms);    exactly once for each pick
  *
  * Invariants
  *  S1. A pick reads one whole published state (durpina_seq.h), or after DURPINA_SEQ_RETRIES
  *      overtakings a bounded one that is at most a publication old.
  *  S2. A pick costs the same at any number of peers: it tries DURPINA_SLOT_TRIES slots and
- *      DURPINA_MEMBER_TRIES members of a tier at most. A tier of up to DURPINA_MEMBER_TRIES
- *      available peers is therefore searched to the end; in a larger one a pick can miss only if
- *      all the peers it tried turned unavailable since the last publication.
+ *      DURPINA_MEMBER_TRIES members of a tier at most, and compares all members only if they are no
+ *      more than these. A tier of up to DURPINA_MEMBER_TRIES available peers is therefore searched
+ *      to the end; in a larger one a pick can miss only if all the peers it tried turned
+ *      unavailable since the last publication.
  *  S3. While nothing changes, any run of S consecutive round robin picks, over all processes,
  *      contains each peer exactly as often as the schedule of length S does.
- *  S4. durpina_pick() raises `active` by one exactly if it returns 0, and never above max_conns;
- *      durpina_finish() lowers it again, unless the peer's record has another owner by then.
+ *  S4. durpina_pick() raises `active` of the peer, and of the upstream if that one counts, by one
+ *      exactly if it returns 0, and that of the peer never above max_conns; durpina_finish() lowers
+ *      them again, that of the peer unless its record has another owner by then.
  *  S5. A peer that is temporarily down gets one request per fail_timeout over all workers.
+ *  S6. A process that is killed at any instruction leaves in request.entry what it had counted:
+ *      TAKEN is counted, FREE is not, in between it may be.
  */
 #ifndef DURPINA_SELECT_H
 #define DURPINA_SELECT_H
 
 #include "durpina_abi.h"
 #include "durpina_seq.h"
+#include "durpina_take.h"
 
 #define DURPINA_SLOT_TRIES 32
 #define DURPINA_MEMBER_TRIES 64
-
-/* Where the maps are mapped, with their capacities in elements. */
-struct durpina_maps {
-    const struct durpina_meta *meta;
-    const struct durpina_upstream *upstreams;
-    const struct durpina_peer *peers;
-    const uint32_t *slots;
-    struct durpina_counters *counters; /* of each peer */
-    struct durpina_cursor *cursors;    /* of each upstream */
-    uint32_t n_upstreams;
-    uint32_t n_peers;
-    uint32_t n_slots;
-};
-
-/* The peers a request has been sent to already. */
-struct durpina_tried {
-    uint32_t n;
-    uint32_t peers[DURPINA_TRIES_MAX];
-};
-
-struct durpina_pick {
-    uint32_t peer;
-    uint32_t generation;
-    uint32_t probing; /* the one request that a temporarily down peer gets per fail_timeout */
-    uint32_t reserved;
-};
-
-enum durpina_outcome {
-    DURPINA_OUTCOME_SUCCESS = 0,
-    DURPINA_OUTCOME_FAILURE = 1, /* what proxy_next_upstream calls an unsuccessful attempt */
-    DURPINA_OUTCOME_NEUTRAL = 2, /* the client left before the peer showed anything */
-};
+#define DURPINA_SECOND_TRIES 8 /* draws of one peer when another one is looked for */
+#define DURPINA_SCANS 4        /* of all members, when others take the best one meanwhile */
+#define DURPINA_RING_STEPS 64  /* most points between two entries of a ring's index */
 
 /* Why a pick failed. */
 enum durpina_pick_error {
@@ -81,220 +57,293 @@ static inline uint64_t durpina_mix(uint64_t x)
     return x;
 }
 
-/* The table as it lies in the slots map, empty if it does not fit there. */
-static inline struct durpina_table durpina_table(const struct durpina_maps *maps,
-                                                 const struct durpina_table *table)
-{
-    struct durpina_table t = {DURPINA_LOAD(&table->offset), DURPINA_LOAD(&table->length)};
+/* --- algorithms --- */
 
-    if (t.offset > maps->n_slots || t.length > maps->n_slots - t.offset)
-        t.length = 0;
-    return t;
+/* The slot that a 64-bit hash or random number names in a table of this length. */
+static inline uint32_t durpina_place(uint64_t hash, uint32_t length)
+{
+    return (uint32_t) (((hash >> 32) * length) >> 32);
 }
 
-/* The copy of peer's settings that the publish word of its upstream puts in force. */
-static inline const struct durpina_peer_settings *durpina_settings(const struct durpina_peer *peer,
-                                                                   uint64_t word)
+/* The slot whose turn it is; most CPUs divide 32 bits twice as fast as 64. */
+static inline uint32_t durpina_turn(uint64_t ticket, uint32_t length)
 {
-    return &peer->settings[word & 1];
+    return ticket <= UINT32_MAX ? (uint32_t) ticket % length : (uint32_t) (ticket % length);
 }
 
-/* A consistent copy of the settings of a peer; zeroed (state FREE) if its upstream is not there. */
-static inline struct durpina_peer_settings durpina_read_settings(const struct durpina_maps *maps,
-                                                                 uint32_t peer)
+/* Tries members one after the other, up to DURPINA_MEMBER_TRIES, beginning where `at` says. */
+static inline enum durpina_verdict durpina_pick_member(const struct durpina_picking *p,
+                                                       struct durpina_table members, uint64_t at,
+                                                       struct durpina_pick *ret_pick)
 {
-    const struct durpina_peer *p = &maps->peers[peer];
-    struct durpina_peer_settings s = {0};
-    uint32_t upstream = DURPINA_LOAD(&p->upstream);
+    uint32_t place = durpina_turn(at, members.length);
 
-    if (upstream >= maps->n_upstreams)
-        return s;
+    for (uint32_t i = 0; i < DURPINA_MEMBER_TRIES && i < members.length; i++) {
+        enum durpina_verdict verdict =
+            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[members.offset + place]), ret_pick);
 
-    const uint64_t *publish = &maps->upstreams[upstream].publish;
-
-    for (int i = 0; i < DURPINA_SEQ_RETRIES; i++) {
-        uint64_t word = durpina_seq_begin(publish);
-        const struct durpina_peer_settings *from = durpina_settings(p, word);
-
-        if (word == 0)
-            return (struct durpina_peer_settings){0};
-        s.state = DURPINA_LOAD(&from->state);
-        s.weight = DURPINA_LOAD(&from->weight);
-        s.admin = DURPINA_LOAD(&from->admin);
-        s.health = DURPINA_LOAD(&from->health);
-        s.initial_weight = DURPINA_LOAD(&from->initial_weight);
-        s.max_fails = DURPINA_LOAD(&from->max_fails);
-        s.fail_timeout_ms = DURPINA_LOAD(&from->fail_timeout_ms);
-        s.max_conns = DURPINA_LOAD(&from->max_conns);
-        s.slow_start_ms = DURPINA_LOAD(&from->slow_start_ms);
-        if (!durpina_seq_retry(publish, word))
-            break;
+        if (verdict != DURPINA_SKIPPED)
+            return verdict;
+        if (++place == members.length)
+            place = 0;
     }
-    return s;
+    return DURPINA_SKIPPED;
 }
 
 /*
- * fails and fails_at_ms change together: they are one 8 byte word. memcpy would be the portable
- * spelling; the builtin compiles to nothing everywhere, BPF included.
+ * Tries the slot `first` of the table, then random ones derived from seed, so that the share of a
+ * peer that is not available is spread over the others by their weights, and the same key
+ * always finds the same one.
  */
-union durpina_fails {
-    struct {
-        uint32_t fails;
-        uint32_t at_ms;
-    };
-    uint64_t word;
-};
-
-/* Workers read their clocks at most this far apart; nginx caches the time of each turn of its loop. */
-#define DURPINA_CLOCK_SKEW_MS 60000U
-
-/* Is timeout_ms over since at_ms, on the clock modulo 2^32? An age close to 2^32 is a negative one. */
-static inline int durpina_is_over(uint32_t at_ms, uint32_t timeout_ms, uint64_t now_ms)
+static inline enum durpina_verdict durpina_pick_slot(const struct durpina_picking *p,
+                                                     struct durpina_table table, uint32_t first,
+                                                     uint64_t seed, struct durpina_pick *ret_pick)
 {
-    uint32_t age_ms = (uint32_t) now_ms - at_ms;
+    uint32_t place = first;
 
-    return age_ms > timeout_ms && age_ms <= UINT32_MAX - DURPINA_CLOCK_SKEW_MS;
-}
+    for (uint32_t i = 0; i < DURPINA_SLOT_TRIES; i++) {
+        enum durpina_verdict verdict =
+            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[table.offset + place]), ret_pick);
 
-typedef uint64_t __attribute__((may_alias)) durpina_alias_u64;
-
-static inline durpina_alias_u64 *durpina_fails_word(struct durpina_counters *c)
-{
-    return (durpina_alias_u64 *) (void *) &c->fails;
-}
-
-/* Failures with no pause longer than fail_timeout_ms between them, nor since the last. */
-static inline uint32_t durpina_fails(const struct durpina_counters *c, uint32_t fail_timeout_ms,
-                                     uint64_t now_ms)
-{
-    union durpina_fails f = {
-        .word = DURPINA_LOAD((const durpina_alias_u64 *) (const void *) &c->fails)};
-
-    return durpina_is_over(f.at_ms, fail_timeout_ms, now_ms) ? 0 : f.fails;
-}
-
-/* Non-zero while passive failures keep the peer from taking requests. */
-static inline int durpina_is_temp_down(const struct durpina_counters *c, uint64_t now_ms)
-{
-    return DURPINA_LOAD(&c->down_until_ms) > now_ms;
-}
-
-/*
- * Makes the peer temporarily down for fail_timeout_ms from now on, in every worker at once.
- */
-static inline void durpina_set_temp_down(struct durpina_counters *c, uint32_t fail_timeout_ms,
-                                         uint64_t now_ms)
-{
-    if (__atomic_exchange_n(&c->down_until_ms, now_ms + fail_timeout_ms, __ATOMIC_RELAXED) == 0)
-        __atomic_fetch_add(&c->unavail, 1, __ATOMIC_RELAXED);
-}
-
-/* Forgets the failures of the peer: it is not failing nor temporarily down any more. */
-static inline void durpina_clear_fails(struct durpina_counters *c)
-{
-    __atomic_store_n(durpina_fails_word(c), 0, __ATOMIC_RELAXED);
-    DURPINA_STORE(&c->down_until_ms, 0);
-}
-
-/*
- * Counts one failure (nginx's max_fails and fail_timeout): max_fails of them with no pause longer
- * than fail_timeout in between make the peer temporarily down for fail_timeout, and so does a single one of a peer that was
- * temporarily down before. max_fails 0: nothing but the total is counted.
- * single: the only peer of its upstream is never taken out.
- * Returns the failures in the window, this one included.
- */
-static inline uint32_t durpina_add_fail(struct durpina_counters *c, uint32_t max_fails,
-                                        uint32_t fail_timeout_ms, int single, uint64_t now_ms)
-{
-    union durpina_fails old, next;
-
-    __atomic_fetch_add(&c->failed, 1, __ATOMIC_RELAXED);
-    if (max_fails == 0)
-        return 0;
-
-    old.word = DURPINA_LOAD(durpina_fails_word(c));
-    do {
-        next.fails = durpina_is_over(old.at_ms, fail_timeout_ms, now_ms) ? 1 : old.fails + 1;
-        next.at_ms = (uint32_t) now_ms;
-    } while (!__atomic_compare_exchange_n(durpina_fails_word(c), &old.word, next.word, 0,
-                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-
-    if (!single && (next.fails >= max_fails || DURPINA_LOAD(&c->down_until_ms) != 0))
-        durpina_set_temp_down(c, fail_timeout_ms, now_ms);
-    return next.fails;
-}
-
-static inline int durpina_was_tried(const struct durpina_tried *tried, uint32_t peer)
-{
-    for (uint32_t i = 0; i < tried->n && i < DURPINA_TRIES_MAX; i++)
-        if (tried->peers[i] == peer)
-            return 1;
-    return 0;
-}
-
-/* What a pick carries along; word is the publish word it reads by. */
-struct durpina_picking {
-    const struct durpina_maps *maps;
-    const struct durpina_upstream *upstream;
-    uint64_t word;
-    const struct durpina_tried *tried;
-    uint64_t now_ms;
-    int single;
-    int last; /* the last attempt: do not look at the publish word again */
-};
-
-enum durpina_verdict { DURPINA_TAKEN, DURPINA_SKIPPED, DURPINA_OVERTAKEN };
-
-/*
- * Takes the peer if it may take this request: the only place that decides so. Everything is read
- * before the publish word is checked again, and nothing is written before.
- */
-static inline enum durpina_verdict durpina_take(const struct durpina_picking *p, uint32_t peer,
-                                                struct durpina_pick *ret_pick)
-{
-    if (peer >= p->maps->n_peers)
-        return DURPINA_SKIPPED;
-
-    const struct durpina_peer *record = &p->maps->peers[peer];
-    const struct durpina_peer_settings *settings = durpina_settings(record, p->word);
-    struct durpina_counters *c = &p->maps->counters[peer];
-    uint32_t generation = DURPINA_LOAD(&record->generation);
-    uint32_t state = DURPINA_LOAD(&settings->state);
-    uint32_t max_conns = DURPINA_LOAD(&settings->max_conns);
-    uint32_t fail_timeout_ms = DURPINA_LOAD(&settings->fail_timeout_ms);
-    uint64_t down_until_ms = DURPINA_LOAD(&c->down_until_ms);
-
-    if (!p->last && durpina_seq_retry(&p->upstream->publish, p->word))
-        return DURPINA_OVERTAKEN;
-    if (state != DURPINA_PEER_UP || durpina_was_tried(p->tried, peer))
-        return DURPINA_SKIPPED;
-    if (DURPINA_LOAD(&c->generation) != generation)
-        return DURPINA_SKIPPED;
-    if (p->single)
-        down_until_ms = 0;
-    if (down_until_ms > p->now_ms)
-        return DURPINA_SKIPPED;
-    /* Looked at before it is raised: who is full is not pushed over the limit by every pick. */
-    if (max_conns != 0 && DURPINA_LOAD(&c->active) >= max_conns)
-        return DURPINA_SKIPPED;
-
-    uint32_t active = __atomic_fetch_add(&c->active, 1, __ATOMIC_RELAXED);
-
-    if ((max_conns != 0 && active >= max_conns) ||
-        /* Of all workers that see the deadline passed, one sends the probing request. */
-        (down_until_ms != 0 && !__atomic_compare_exchange_n(&c->down_until_ms, &down_until_ms,
-                                                            p->now_ms + fail_timeout_ms, 0,
-                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
-        __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELAXED);
-        return DURPINA_SKIPPED;
+        if (verdict != DURPINA_SKIPPED)
+            return verdict;
+        seed = durpina_mix(seed + 1);
+        place = durpina_place(seed, table.length);
     }
-    __atomic_fetch_add(&c->requests, 1, __ATOMIC_RELAXED);
-    DURPINA_STORE(&c->selected_ms, p->now_ms);
-    ret_pick->peer = peer;
-    ret_pick->generation = generation;
-    ret_pick->probing = down_until_ms != 0;
-    ret_pick->reserved = 0;
-    return DURPINA_TAKEN;
+    return DURPINA_SKIPPED;
+}
+
+/* Tries the first point at or behind the hash, then those that follow on the ring. */
+static inline enum durpina_verdict durpina_pick_point(const struct durpina_picking *p,
+                                                      struct durpina_table ring, uint32_t hash,
+                                                      struct durpina_pick *ret_pick)
+{
+    const uint32_t *at = &p->maps->slots[ring.offset];
+
+    if (ring.length < DURPINA_RING_HEADER)
+        return DURPINA_SKIPPED;
+
+    uint32_t bits = DURPINA_LOAD(&at[0]), n = DURPINA_LOAD(&at[1]);
+
+    if (bits == 0 || bits > DURPINA_RING_BITS_MAX || n == 0 ||
+        DURPINA_RING_HEADER + (1ULL << bits) + 2ULL * n > ring.length)
+        return DURPINA_SKIPPED;
+
+    const uint32_t *index = at + DURPINA_RING_HEADER, *hashes = index + (1U << bits);
+    const uint32_t *peers = hashes + n;
+    uint32_t i = DURPINA_LOAD(&index[hash >> (32 - bits)]);
+
+    for (uint32_t step = 0; step < DURPINA_RING_STEPS && i < n && DURPINA_LOAD(&hashes[i]) < hash;
+         step++)
+        i++;
+    for (uint32_t try = 0; try < DURPINA_SLOT_TRIES; try++, i++) {
+        if (i >= n)
+            i = 0;
+
+        enum durpina_verdict verdict = durpina_try_peer(p, DURPINA_LOAD(&peers[i]), ret_pick);
+
+        if (verdict != DURPINA_SKIPPED)
+            return verdict;
+    }
+    return DURPINA_SKIPPED;
+}
+
+/* Does the algorithm compare latencies, or only tries in flight? */
+static inline int durpina_is_timed(enum durpina_algorithm algorithm)
+{
+    return algorithm != DURPINA_LEAST_CONN && algorithm != DURPINA_RANDOM_TWO;
+}
+
+/* durpina_look() with the latency that the algorithm compares, 0 if none is known. */
+static inline enum durpina_verdict durpina_weigh(const struct durpina_picking *p, uint32_t peer,
+                                                 struct durpina_candidate *ret)
+{
+    enum durpina_algorithm algorithm = p->request->algorithm;
+    enum durpina_verdict verdict = durpina_look(p, peer, ret);
+
+    ret->latency_us = 0;
+    if (verdict == DURPINA_AVAILABLE && durpina_is_timed(algorithm))
+        ret->latency_us =
+            durpina_latency_us(algorithm == DURPINA_LEAST_TIME_LAST_BYTE ? &ret->counters->last_byte
+                                                                         : &ret->counters->header,
+                               p->request->now_ms);
+    return verdict;
+}
+
+/* Is a the better choice? A peer without a sample is taken to be as fast as the other one. */
+static inline int durpina_is_better(const struct durpina_picking *p,
+                                    const struct durpina_candidate *a,
+                                    const struct durpina_candidate *b)
+{
+    uint64_t cost_a = a->active, cost_b = b->active;
+
+    if (durpina_is_timed(p->request->algorithm)) {
+        int known = a->latency_us != 0 && b->latency_us != 0;
+
+        /* 29 bits of microseconds and 16 of weight leave 19. */
+        cost_a = (cost_a < (1U << 18) ? cost_a : (1U << 18)) + 1;
+        cost_b = (cost_b < (1U << 18) ? cost_b : (1U << 18)) + 1;
+        cost_a *= known ? a->latency_us : 1;
+        cost_b *= known ? b->latency_us : 1;
+    }
+    return cost_a * b->weight < cost_b * a->weight;
+}
+
+/* Takes the better one of two: of the peer at slot `first`, and of a random one, by weight. */
+static inline enum durpina_verdict durpina_pick_of_two(const struct durpina_picking *p,
+                                                       struct durpina_table schedule,
+                                                       uint32_t first, uint64_t seed,
+                                                       struct durpina_pick *ret_pick)
+{
+    struct durpina_candidate best, other;
+    enum durpina_verdict verdict;
+    uint32_t place = first, same = 0;
+    int have = 0;
+
+    for (uint32_t i = 0; i < DURPINA_SLOT_TRIES && same < DURPINA_SECOND_TRIES; i++) {
+        uint32_t peer = DURPINA_LOAD(&p->maps->slots[schedule.offset + place]);
+
+        seed = durpina_mix(seed + 1);
+        place = durpina_place(seed, schedule.length);
+        if (have && peer == best.peer) {
+            same++;
+            continue;
+        }
+        verdict = durpina_weigh(p, peer, &other);
+        if (verdict == DURPINA_OVERTAKEN)
+            return verdict;
+        if (verdict != DURPINA_AVAILABLE)
+            continue;
+        if (!have) {
+            best = other;
+            have = 1;
+            continue;
+        }
+        if (durpina_is_better(p, &other, &best))
+            best = other;
+        verdict = durpina_take(p, &best, ret_pick);
+        if (verdict != DURPINA_SKIPPED)
+            return verdict;
+        have = 0;
+    }
+    return have ? durpina_take(p, &best, ret_pick) : DURPINA_SKIPPED;
+}
+
+/*
+ * Takes the best one of all members. The peer at slot `first` of the schedule is the first to be
+ * looked at: who are equal have their turns by weight. Peers with and without a known latency are
+ * compared among themselves first, so that the order does not matter.
+ */
+static inline enum durpina_verdict durpina_pick_best(const struct durpina_picking *p,
+                                                     struct durpina_table members, uint32_t first,
+                                                     uint64_t ticket, struct durpina_pick *ret_pick)
+{
+    for (uint32_t scan = 0; scan < DURPINA_SCANS; scan++) {
+        struct durpina_candidate best[2];
+        int have[2] = {0, 0};
+        uint32_t place = durpina_turn(ticket, members.length);
+
+        for (uint32_t i = 0; i <= DURPINA_MEMBER_TRIES && i <= members.length; i++) {
+            uint32_t peer = first;
+
+            if (i != 0) {
+                peer = DURPINA_LOAD(&p->maps->slots[members.offset + place]);
+                if (++place == members.length)
+                    place = 0;
+                if (peer == first)
+                    continue;
+            }
+
+            struct durpina_candidate other;
+            enum durpina_verdict verdict = durpina_weigh(p, peer, &other);
+
+            if (verdict == DURPINA_OVERTAKEN)
+                return verdict;
+            if (verdict == DURPINA_SKIPPED)
+                continue;
+
+            int known = other.latency_us != 0;
+
+            if (have[known] && !durpina_is_better(p, &other, &best[known]))
+                continue;
+            best[known] = other;
+            have[known] = 1;
+            if (other.active == 0 && !durpina_is_timed(p->request->algorithm))
+                break; /* nobody is better */
+        }
+        if (!have[0] && !have[1])
+            return DURPINA_SKIPPED;
+
+        int known = have[1] && (!have[0] || durpina_is_better(p, &best[1], &best[0]));
+        enum durpina_verdict verdict = durpina_take(p, &best[known], ret_pick);
+
+        if (verdict != DURPINA_SKIPPED)
+            return verdict;
+    }
+    return DURPINA_SKIPPED;
+}
+
+static inline enum durpina_verdict durpina_pick_tier(const struct durpina_picking *p,
+                                                     const struct durpina_tier *tier,
+                                                     uint64_t ticket, struct durpina_pick *ret_pick)
+{
+    const struct durpina_request *request = p->request;
+    struct durpina_table members = durpina_table(p->maps, &tier->members);
+    struct durpina_table schedule = durpina_table(p->maps, &tier->schedule);
+    enum durpina_verdict verdict = DURPINA_SKIPPED;
+    struct durpina_table table;
+    uint64_t at = ticket;
+
+    if (members.length == 0 || schedule.length == 0)
+        return DURPINA_SKIPPED;
+    switch (request->algorithm) {
+    case DURPINA_ROUND_ROBIN:
+        verdict =
+            durpina_pick_slot(p, schedule, durpina_turn(ticket, schedule.length), ticket, ret_pick);
+        break;
+    case DURPINA_UNWEIGHTED_ROUND_ROBIN:
+        verdict =
+            durpina_pick_slot(p, members, durpina_turn(ticket, members.length), ticket, ret_pick);
+        break;
+    case DURPINA_HASH:
+        at = request->hash;
+        table = durpina_table(p->maps, &tier->hash);
+        if (table.length != 0)
+            verdict = durpina_pick_slot(p, table, durpina_place(at, table.length), at, ret_pick);
+        break;
+    case DURPINA_RING:
+        at = request->hash;
+        verdict =
+            durpina_pick_point(p, durpina_table(p->maps, &tier->ring), (uint32_t) at, ret_pick);
+        break;
+    case DURPINA_LEAST_CONN:
+    case DURPINA_LEAST_TIME_HEADER:
+    case DURPINA_LEAST_TIME_LAST_BYTE:
+        if (members.length <= DURPINA_MEMBER_TRIES) {
+            uint32_t turn = schedule.offset + durpina_turn(ticket, schedule.length);
+
+            verdict = durpina_pick_best(p, members, DURPINA_LOAD(&p->maps->slots[turn]), ticket,
+                                        ret_pick);
+        } else {
+            verdict = durpina_pick_of_two(p, schedule, durpina_turn(ticket, schedule.length),
+                                          request->hash, ret_pick);
+        }
+        break;
+    case DURPINA_RANDOM_TWO:
+    case DURPINA_PEAK_EWMA:
+        at = request->hash;
+        verdict =
+            durpina_pick_of_two(p, schedule, durpina_place(at, schedule.length), at, ret_pick);
+        break;
+    }
+    return verdict == DURPINA_SKIPPED ? durpina_pick_member(p, members, at, ret_pick) : verdict;
+}
+
+/* Does the algorithm count its picks, over all processes? */
+static inline int durpina_draws(enum durpina_algorithm algorithm)
+{
+    return algorithm != DURPINA_HASH && algorithm != DURPINA_RING &&
+           algorithm != DURPINA_RANDOM_TWO && algorithm != DURPINA_PEAK_EWMA;
 }
 
 static inline uint64_t durpina_ticket(struct durpina_cursor *cursor,
@@ -306,67 +355,39 @@ static inline uint64_t durpina_ticket(struct durpina_cursor *cursor,
     return __atomic_fetch_add(at, 1, __ATOMIC_RELAXED);
 }
 
-/*
- * Looks for a peer in one tier: at the slot that the ticket or the hash names, then at random ones
- * derived from it, so that the share of a peer that is not available is spread over the others by
- * their weights, and the same key always finds the same one; then at all members, beginning at
- * one that the ticket or the hash chooses.
- */
-static inline enum durpina_verdict durpina_pick_tier(const struct durpina_picking *p,
-                                                     const struct durpina_tier *tier,
-                                                     enum durpina_algorithm algorithm, uint64_t at,
-                                                     struct durpina_pick *ret_pick)
+/* Tells all processes what is in demand, once. */
+static inline void durpina_ask(struct durpina_cursor *cursor, const struct durpina_request *request)
 {
-    struct durpina_table members = durpina_table(p->maps, &tier->members);
-    struct durpina_table table = algorithm == DURPINA_ROUND_ROBIN
-                                     ? durpina_table(p->maps, &tier->schedule)
-                                 : algorithm == DURPINA_HASH ? durpina_table(p->maps, &tier->hash)
-                                                             : members;
-    enum durpina_verdict verdict;
-    uint64_t place = at;
+    uint32_t bits = request->algorithm == DURPINA_HASH   ? DURPINA_ASKED_HASH
+                    : request->algorithm == DURPINA_RING ? DURPINA_ASKED_RING
+                                                         : DURPINA_ASKED_NO_TABLE;
 
-    if (members.length == 0)
-        return DURPINA_SKIPPED;
-    for (uint32_t i = 0; i < DURPINA_SLOT_TRIES && table.length != 0; i++) {
-        uint32_t slot = table.offset + (uint32_t) (place % table.length);
-
-        verdict = durpina_take(p, DURPINA_LOAD(&p->maps->slots[slot]), ret_pick);
-        if (verdict != DURPINA_SKIPPED)
-            return verdict;
-        place = durpina_mix(place + 1);
-    }
-    for (uint32_t i = 0; i < DURPINA_MEMBER_TRIES && i < members.length; i++) {
-        uint32_t slot = members.offset + (uint32_t) ((at + i) % members.length);
-
-        verdict = durpina_take(p, DURPINA_LOAD(&p->maps->slots[slot]), ret_pick);
-        if (verdict != DURPINA_SKIPPED)
-            return verdict;
-    }
-    return DURPINA_SKIPPED;
+    if (request->bound != 0)
+        bits |= DURPINA_ASKED_BOUND;
+    if ((DURPINA_LOAD(&cursor->asked) & bits) != bits)
+        __atomic_fetch_or((uint32_t *) &cursor->asked, bits, __ATOMIC_RELAXED);
 }
 
 /*
  * Picks a peer of the upstream (id and generation as found by name) and counts the try as active.
- *   hash     of the key, for DURPINA_HASH
- *   tried    peers not to be picked; the caller adds the one it gets
- *   now_ms   CLOCK_MONOTONIC
+ * A hash or ring that is not laid out (yet) is stood in for by hash modulo members.
  */
 static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *maps,
                                                    uint32_t upstream, uint32_t generation,
-                                                   enum durpina_algorithm algorithm, uint64_t hash,
-                                                   const struct durpina_tried *tried,
-                                                   uint64_t now_ms, struct durpina_pick *ret_pick)
+                                                   const struct durpina_request *request,
+                                                   struct durpina_pick *ret_pick)
 {
-    uint64_t ticket[DURPINA_TIERS] = {hash, hash};
+    uint64_t ticket[DURPINA_TIERS] = {0, 0};
     int drawn[DURPINA_TIERS] = {0, 0};
 
     if (upstream >= maps->n_upstreams)
         return DURPINA_PICK_NO_UPSTREAM;
 
+    struct durpina_cursor *cursor = &maps->cursors[upstream];
     struct durpina_picking p = {.maps = maps,
+                                .request = request,
                                 .upstream = &maps->upstreams[upstream],
-                                .tried = tried,
-                                .now_ms = now_ms};
+                                .upstream_id = upstream};
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         enum durpina_verdict verdict = DURPINA_SKIPPED;
@@ -375,18 +396,29 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
         p.word = durpina_seq_begin(&p.upstream->publish);
         if (p.word == 0 || DURPINA_LOAD(&p.upstream->generation) != generation)
             return DURPINA_PICK_NO_UPSTREAM;
+        durpina_ask(cursor, request);
 
         const struct durpina_view *view = &p.upstream->view[p.word & 1];
 
         p.single = DURPINA_LOAD(&view->peers.length) == 1;
         for (uint32_t t = 0; t < DURPINA_TIERS && verdict == DURPINA_SKIPPED; t++) {
+            const struct durpina_tier *tier = &view->tier[t];
+
             /* An overtaken attempt keeps its ticket: none is lost, the schedule stays exact. */
-            if (algorithm != DURPINA_HASH && !drawn[t] &&
-                DURPINA_LOAD(&view->tier[t].members.length) != 0) {
-                ticket[t] = durpina_ticket(&maps->cursors[upstream], algorithm, t);
+            if (durpina_draws(request->algorithm) && !drawn[t] &&
+                DURPINA_LOAD(&tier->members.length) != 0) {
+                ticket[t] = durpina_ticket(cursor, request->algorithm, t);
                 drawn[t] = 1;
             }
-            verdict = durpina_pick_tier(&p, &view->tier[t], algorithm, ticket[t], ret_pick);
+            if (request->bound != 0) {
+                p.bound = request->bound;
+                p.active = DURPINA_LOAD(&cursor->active) + 1ULL;
+                p.weight = DURPINA_LOAD(&tier->weight);
+                verdict = durpina_pick_tier(&p, tier, ticket[t], ret_pick);
+                p.bound = 0; /* rather one above the bound than none */
+            }
+            if (verdict == DURPINA_SKIPPED)
+                verdict = durpina_pick_tier(&p, tier, ticket[t], ret_pick);
         }
         if (verdict == DURPINA_TAKEN)
             return DURPINA_PICK_OK;
@@ -398,11 +430,13 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
 }
 
 /*
- * Takes a peer that the caller chose (id and generation), if it may take this request.
+ * Takes a peer that the caller chose (id and generation), if it may take this request. Of the
+ * request, algorithm, bound and hash do not matter.
  */
-static inline enum durpina_pick_error
-durpina_pick_peer(const struct durpina_maps *maps, uint32_t peer, uint32_t generation,
-                  const struct durpina_tried *tried, uint64_t now_ms, struct durpina_pick *ret_pick)
+static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_maps *maps,
+                                                        uint32_t peer, uint32_t generation,
+                                                        const struct durpina_request *request,
+                                                        struct durpina_pick *ret_pick)
 {
     if (peer >= maps->n_peers)
         return DURPINA_PICK_NO_PEER;
@@ -414,9 +448,9 @@ durpina_pick_peer(const struct durpina_maps *maps, uint32_t peer, uint32_t gener
         return DURPINA_PICK_NO_PEER;
 
     struct durpina_picking p = {.maps = maps,
+                                .request = request,
                                 .upstream = &maps->upstreams[upstream],
-                                .tried = tried,
-                                .now_ms = now_ms};
+                                .upstream_id = upstream};
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         p.last = attempt == DURPINA_SEQ_RETRIES - 1;
@@ -425,7 +459,7 @@ durpina_pick_peer(const struct durpina_maps *maps, uint32_t peer, uint32_t gener
             return DURPINA_PICK_NO_UPSTREAM;
         p.single = DURPINA_LOAD(&p.upstream->view[p.word & 1].peers.length) == 1;
 
-        enum durpina_verdict verdict = durpina_take(&p, peer, ret_pick);
+        enum durpina_verdict verdict = durpina_try_peer(&p, peer, ret_pick);
 
         if (verdict == DURPINA_TAKEN)
             return DURPINA_PICK_OK;
@@ -433,46 +467,6 @@ durpina_pick_peer(const struct durpina_maps *maps, uint32_t peer, uint32_t gener
             return DURPINA_PICK_NO_PEER;
     }
     return DURPINA_PICK_NO_PEER;
-}
-
-/* durpina_add_fail() for a peer id (below maps->n_peers), by its published settings. */
-static inline uint32_t durpina_fail(const struct durpina_maps *maps, uint32_t peer, uint64_t now_ms)
-{
-    struct durpina_peer_settings s = durpina_read_settings(maps, peer);
-    uint32_t upstream = DURPINA_LOAD(&maps->peers[peer].upstream);
-    int single = 0;
-
-    if (upstream < maps->n_upstreams) {
-        const struct durpina_upstream *u = &maps->upstreams[upstream];
-
-        single = DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
-    }
-    return durpina_add_fail(&maps->counters[peer], s.max_fails, s.fail_timeout_ms, single, now_ms);
-}
-
-/*
- * Ends a pick: gives back its share of `active` and lets its outcome count. A pick whose peer has
- * another owner by now changes nothing.
- */
-static inline void durpina_finish(const struct durpina_maps *maps, const struct durpina_pick *pick,
-                                  enum durpina_outcome outcome, uint64_t now_ms)
-{
-    if (pick->peer >= maps->n_peers)
-        return;
-
-    struct durpina_counters *c = &maps->counters[pick->peer];
-
-    if (DURPINA_LOAD(&c->generation) != pick->generation)
-        return;
-    __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELAXED);
-
-    if (outcome == DURPINA_OUTCOME_FAILURE) {
-        durpina_fail(maps, pick->peer, now_ms);
-    } else if (outcome == DURPINA_OUTCOME_SUCCESS) {
-        /* Success of a request that began before the failures proves nothing. */
-        if (pick->probing)
-            durpina_clear_fails(c);
-    }
 }
 
 #endif

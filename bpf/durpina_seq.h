@@ -16,9 +16,9 @@
  *  - Whole: a reader that finds w unchanged at r1 has read nothing written after w. The writer
  *    touches copy w & 1, a table named by it or a peer named by such a table only after it has
  *    stored w + 1 and passed durpina_seq_open(), a release fence. Had the reader seen one such
- *    store, the fence in durpina_seq_retry() would synchronise with that release fence (C11 7.17.4),
- *    and the reload would return w + 1 or later. Values do not come back: the word is 64 bits wide
- *    and only grows (10^6 publications a second wrap it after 500,000 years).
+ *    store, the fence in durpina_seq_retry() would synchronise with that release fence (C11
+ *    7.17.4), and the reload would return w + 1 or later. Values do not come back: the word is 64
+ *    bits wide and only grows (10^6 publications a second wrap it after 500,000 years).
  *  - New: durpina_seq_publish() is a release store and durpina_seq_begin() an acquire load, so who
  *    sees w + 1 sees everything written for it.
  *  - Killed writer: up to the store of w + 1 readers use w, from then on w + 1, both complete.
@@ -34,7 +34,8 @@
  * between its two increments blocks them for ever.
  *
  * In BPF programs an acquire load and a fence are compiler barriers on architectures that order
- * loads (x86); elsewhere the programs must use a fetching atomic, which BPF defines as full barrier.
+ * loads (x86); elsewhere the programs must use a fetching atomic, which BPF defines as full
+ * barrier.
  */
 #ifndef DURPINA_SEQ_H
 #define DURPINA_SEQ_H

@@ -26,5 +26,6 @@ DURPINA_MAP(peers, struct durpina_peer);
 DURPINA_MAP(slots, struct durpina_slots);
 DURPINA_MAP(counters, struct durpina_counters);
 DURPINA_MAP(cursors, struct durpina_cursor);
+DURPINA_MAP(inflight, struct durpina_inflight);
 
 #endif

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * One try, from the look at a peer to its end: may the peer take the request, is it taken, what
+ * does it leave in the counters. The numbers are the invariants of durpina_select.h.
+ */
+#ifndef DURPINA_TAKE_H
+#define DURPINA_TAKE_H
+
+#include "durpina_abi.h"
+#include "durpina_counters.h"
+#include "durpina_seq.h"
+
+/* request.bound of 1: the mean load. */
+#define DURPINA_BOUND_ONE 256
+#define DURPINA_BOUND_DEFAULT (DURPINA_BOUND_ONE * 5 / 4)
+#define DURPINA_BOUND_MAX (DURPINA_BOUND_ONE * 100)
+
+/* Where the maps are mapped, with their capacities in elements. */
+struct durpina_maps {
+    const struct durpina_meta *meta;
+    const struct durpina_upstream *upstreams;
+    const struct durpina_peer *peers;
+    const uint32_t *slots;
+    struct durpina_counters *counters; /* of each peer */
+    struct durpina_cursor *cursors;    /* of each upstream */
+    struct durpina_inflight *inflight;
+    uint32_t n_upstreams;
+    uint32_t n_peers;
+    uint32_t n_slots;
+    uint32_t n_inflight; /* pages */
+};
+
+/* The peers a request has been sent to already. */
+struct durpina_tried {
+    uint32_t n;
+    uint32_t peers[DURPINA_TRIES_MAX];
+};
+
+/* What a pick goes by. */
+struct durpina_request {
+    enum durpina_algorithm algorithm;
+    uint32_t bound; /* HASH, RING: most load of a peer over the mean in 1/256; 0: no bound */
+    uint64_t hash;  /* HASH: of the key, 64 bits; RING: its CRC-32; else a random number */
+    const struct durpina_tried *tried; /* not to be picked; the caller adds the one it gets */
+    struct durpina_try *entry;         /* FREE, the try is noted here; NULL: nowhere */
+    uint64_t now_ms;                   /* CLOCK_MONOTONIC */
+};
+
+struct durpina_pick {
+    uint32_t peer;
+    uint32_t generation;
+    uint32_t upstream;
+    uint16_t probing;     /* the one request that a temporarily down peer gets per fail_timeout */
+    uint16_t in_upstream; /* counted in `active` of the upstream as well */
+    struct durpina_try *entry;
+};
+
+enum durpina_outcome {
+    DURPINA_OUTCOME_SUCCESS = 0,
+    DURPINA_OUTCOME_FAILURE = 1, /* what proxy_next_upstream calls an unsuccessful attempt */
+    DURPINA_OUTCOME_NEUTRAL = 2, /* the client left before the peer showed anything */
+};
+
+#define DURPINA_NO_TIME UINT32_MAX
+
+/* What a try brought; zeroed but for the times: nothing. */
+struct durpina_sample {
+    uint32_t status;      /* of HTTP; 0: no response */
+    uint32_t connect_ms;  /* of a new connection, else DURPINA_NO_TIME */
+    uint32_t header_ms;   /* to the response header, or DURPINA_NO_TIME */
+    uint32_t response_ms; /* to the end of the try, or DURPINA_NO_TIME */
+    uint64_t sent;        /* bytes */
+    uint64_t received;
+};
+
+/* The table as it lies in the slots map, empty if it does not fit there. */
+static inline struct durpina_table durpina_table(const struct durpina_maps *maps,
+                                                 const struct durpina_table *table)
+{
+    struct durpina_table t = {DURPINA_LOAD(&table->offset), DURPINA_LOAD(&table->length)};
+
+    if (t.offset > maps->n_slots || t.length > maps->n_slots - t.offset)
+        t.length = 0;
+    return t;
+}
+
+/* The copy of peer's settings that the publish word of its upstream puts in force. */
+static inline const struct durpina_peer_settings *durpina_settings(const struct durpina_peer *peer,
+                                                                   uint64_t word)
+{
+    return &peer->settings[word & 1];
+}
+
+/* A consistent copy of the settings of a peer; zeroed (state FREE) if its upstream is not there. */
+static inline struct durpina_peer_settings durpina_read_settings(const struct durpina_maps *maps,
+                                                                 uint32_t peer)
+{
+    const struct durpina_peer *p = &maps->peers[peer];
+    struct durpina_peer_settings s = {0};
+    uint32_t upstream = DURPINA_LOAD(&p->upstream);
+
+    if (upstream >= maps->n_upstreams)
+        return s;
+
+    const uint64_t *publish = &maps->upstreams[upstream].publish;
+
+    for (int i = 0; i < DURPINA_SEQ_RETRIES; i++) {
+        uint64_t word = durpina_seq_begin(publish);
+        const struct durpina_peer_settings *from = durpina_settings(p, word);
+
+        if (word == 0)
+            return (struct durpina_peer_settings){0};
+        s.state = DURPINA_LOAD(&from->state);
+        s.weight = DURPINA_LOAD(&from->weight);
+        s.admin = DURPINA_LOAD(&from->admin);
+        s.health = DURPINA_LOAD(&from->health);
+        s.initial_weight = DURPINA_LOAD(&from->initial_weight);
+        s.max_fails = DURPINA_LOAD(&from->max_fails);
+        s.fail_timeout_ms = DURPINA_LOAD(&from->fail_timeout_ms);
+        s.max_conns = DURPINA_LOAD(&from->max_conns);
+        s.slow_start_ms = DURPINA_LOAD(&from->slow_start_ms);
+        if (!durpina_seq_retry(publish, word))
+            break;
+    }
+    return s;
+}
+
+/* --- taking a peer --- */
+
+static inline int durpina_was_tried(const struct durpina_tried *tried, uint32_t peer)
+{
+    for (uint32_t i = 0; i < tried->n && i < DURPINA_TRIES_MAX; i++)
+        if (tried->peers[i] == peer)
+            return 1;
+    return 0;
+}
+
+/* What a pick carries along; word is the publish word it reads by. */
+struct durpina_picking {
+    const struct durpina_maps *maps;
+    const struct durpina_request *request;
+    const struct durpina_upstream *upstream;
+    uint32_t upstream_id;
+    int single;
+    int last;       /* the last attempt: do not look at the publish word again */
+    uint32_t bound; /* request->bound, or 0 when nobody is below it */
+    uint64_t word;
+    uint64_t active; /* with a bound: of the upstream, this try included ... */
+    uint64_t weight; /* ... and the weights it is shared out by */
+};
+
+enum durpina_verdict { DURPINA_TAKEN, DURPINA_AVAILABLE, DURPINA_SKIPPED, DURPINA_OVERTAKEN };
+
+/* A peer that may take the request, as last seen. */
+struct durpina_candidate {
+    struct durpina_counters *counters;
+    uint32_t peer;
+    uint32_t generation;
+    uint32_t weight;
+    uint32_t active;
+    uint32_t most_active; /* it may have with this try; 0: no limit */
+    uint32_t fail_timeout_ms;
+    uint64_t down_until_ms;
+    uint64_t latency_us; /* see durpina_weigh() */
+};
+
+/* The most tries that a peer of this weight may have, rounded up: bound * active * weight / all. */
+static inline uint64_t durpina_bounded(const struct durpina_picking *p, uint32_t weight)
+{
+    uint64_t divisor = p->weight * DURPINA_BOUND_ONE;
+
+    return divisor == 0 ? 1 : (p->bound * p->active * weight + divisor - 1) / divisor;
+}
+
+/*
+ * May the peer take this request? The only place that decides so. Everything is read before the
+ * publish word is checked again.
+ */
+static inline enum durpina_verdict durpina_look(const struct durpina_picking *p, uint32_t peer,
+                                                struct durpina_candidate *ret)
+{
+    if (peer >= p->maps->n_peers)
+        return DURPINA_SKIPPED;
+
+    const struct durpina_peer *record = &p->maps->peers[peer];
+    const struct durpina_peer_settings *settings = durpina_settings(record, p->word);
+    struct durpina_counters *c = &p->maps->counters[peer];
+    uint32_t state = DURPINA_LOAD(&settings->state);
+    uint32_t upstream = DURPINA_LOAD(&record->upstream);
+
+    ret->counters = c;
+    ret->peer = peer;
+    ret->generation = DURPINA_LOAD(&record->generation);
+    ret->weight = DURPINA_LOAD(&settings->weight);
+    ret->most_active = DURPINA_LOAD(&settings->max_conns);
+    ret->fail_timeout_ms = DURPINA_LOAD(&settings->fail_timeout_ms);
+    ret->down_until_ms = DURPINA_LOAD(&c->down_until_ms);
+    ret->active = DURPINA_LOAD(&c->active);
+
+    if (!p->last && durpina_seq_retry(&p->upstream->publish, p->word))
+        return DURPINA_OVERTAKEN;
+    /* A hash or ring may lag: the record may be another upstream's by now. */
+    if (state != DURPINA_PEER_UP || upstream != p->upstream_id ||
+        durpina_was_tried(p->request->tried, peer))
+        return DURPINA_SKIPPED;
+    if (p->single)
+        ret->down_until_ms = 0;
+    if (ret->down_until_ms > p->request->now_ms)
+        return DURPINA_SKIPPED;
+    if (p->bound != 0) {
+        uint64_t bounded = durpina_bounded(p, ret->weight);
+
+        if (ret->most_active == 0 || bounded < ret->most_active)
+            ret->most_active = (uint32_t) bounded;
+    }
+    /* Looked at before it is raised: who is full is not pushed over the limit by every pick. */
+    if (ret->most_active != 0 && ret->active >= ret->most_active)
+        return DURPINA_SKIPPED;
+    return DURPINA_AVAILABLE;
+}
+
+/* Does the upstream count its tries? One more line to share, for who needs it only. */
+static inline int durpina_counts(const struct durpina_cursor *cursor)
+{
+    return (DURPINA_LOAD(&cursor->asked) & DURPINA_ASKED_BOUND) != 0;
+}
+
+/*
+ * Notes how far the try has come. Notes and `active` change in the order of the program, for who
+ * looks on as for who comes after a kill: all are stored with release.
+ */
+static inline void durpina_note_step(struct durpina_try *entry, uint32_t peer,
+                                     enum durpina_try_step step, int in_upstream)
+{
+    union {
+        struct durpina_try entry;
+        uint64_t word;
+    } w = {.word = DURPINA_LOAD(durpina_alias(entry))};
+
+    w.entry.peer = peer;
+    w.entry.step = step;
+    w.entry.in_upstream = in_upstream != 0;
+    w.entry.turn += step == DURPINA_TRY_TAKING;
+    __atomic_store_n(durpina_alias(entry), w.word, __ATOMIC_RELEASE);
+}
+
+/* Likewise; a try without an entry is untracked for longer than it is active. */
+static inline void durpina_note_try(struct durpina_cursor *cursor, struct durpina_try *entry,
+                                    uint32_t peer, enum durpina_try_step step, int in_upstream)
+{
+    if (entry)
+        durpina_note_step(entry, peer, step, in_upstream);
+    else if (step == DURPINA_TRY_TAKING)
+        __atomic_fetch_add(&cursor->untracked, 1, __ATOMIC_RELEASE);
+    else if (step == DURPINA_TRY_FREE)
+        __atomic_fetch_sub(&cursor->untracked, 1, __ATOMIC_RELEASE);
+}
+
+/* One word, so that who raises active learns whose it is: the record may have got another owner
+ * since it was looked at. */
+union durpina_owned {
+    struct {
+        uint32_t generation;
+        uint32_t active;
+    };
+    uint64_t word;
+};
+
+/* Takes the candidate, unless others were faster: nothing has changed then. */
+static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
+                                                const struct durpina_candidate *from,
+                                                struct durpina_pick *ret_pick)
+{
+    struct durpina_counters *c = from->counters;
+    struct durpina_cursor *cursor = &p->maps->cursors[p->upstream_id];
+    struct durpina_try *entry = p->request->entry;
+    uint64_t down_until_ms = from->down_until_ms;
+    int in_upstream = durpina_counts(cursor);
+
+    durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_TAKING, in_upstream);
+
+    const union durpina_owned one = {.active = 1};
+    union durpina_owned old = {
+        .word = __atomic_fetch_add(durpina_alias(&c->generation), one.word, __ATOMIC_RELEASE)};
+
+    if (old.generation != from->generation ||
+        (from->most_active != 0 && old.active >= from->most_active) ||
+        /* Of all workers that see the deadline passed, one sends the probing request. */
+        (down_until_ms != 0 &&
+         !__atomic_compare_exchange_n(&c->down_until_ms, &down_until_ms,
+                                      p->request->now_ms + from->fail_timeout_ms, 0,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
+        __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELEASE);
+        durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_FREE, in_upstream);
+        return DURPINA_SKIPPED;
+    }
+    if (in_upstream)
+        __atomic_fetch_add(&cursor->active, 1, __ATOMIC_RELEASE);
+    durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_TAKEN, in_upstream);
+    DURPINA_STORE(&c->selected_ms, p->request->now_ms);
+    ret_pick->peer = from->peer;
+    ret_pick->generation = from->generation;
+    ret_pick->upstream = p->upstream_id;
+    ret_pick->probing = down_until_ms != 0;
+    ret_pick->in_upstream = in_upstream != 0;
+    ret_pick->entry = entry;
+    return DURPINA_TAKEN;
+}
+
+static inline enum durpina_verdict durpina_try_peer(const struct durpina_picking *p, uint32_t peer,
+                                                    struct durpina_pick *ret_pick)
+{
+    struct durpina_candidate candidate;
+    enum durpina_verdict verdict = durpina_look(p, peer, &candidate);
+
+    return verdict == DURPINA_AVAILABLE ? durpina_take(p, &candidate, ret_pick) : verdict;
+}
+
+/* --- the end of a try --- */
+
+/* durpina_add_fail() for a peer id (below maps->n_peers), by its published settings. */
+static inline uint32_t durpina_fail(const struct durpina_maps *maps, uint32_t peer, uint64_t now_ms)
+{
+    struct durpina_peer_settings s = durpina_read_settings(maps, peer);
+    uint32_t upstream = DURPINA_LOAD(&maps->peers[peer].upstream);
+    int single = 0;
+
+    if (upstream < maps->n_upstreams) {
+        const struct durpina_upstream *u = &maps->upstreams[upstream];
+
+        single = DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
+    }
+    return durpina_add_fail(&maps->counters[peer], s.max_fails, s.fail_timeout_ms, single, now_ms);
+}
+
+static inline void durpina_count_sample(struct durpina_counters *c, enum durpina_outcome outcome,
+                                        const struct durpina_sample *sample, uint64_t now_ms)
+{
+    int responded = sample->status >= 100 && sample->status <= 599;
+    int is_error = outcome == DURPINA_OUTCOME_FAILURE || sample->status >= 500;
+
+    /* An addition to a line that all workers write to is worth a test. */
+    if (sample->sent != 0)
+        __atomic_fetch_add(&c->sent, sample->sent, __ATOMIC_RELAXED);
+    if (sample->received != 0)
+        __atomic_fetch_add(&c->received, sample->received, __ATOMIC_RELAXED);
+    if (sample->connect_ms != DURPINA_NO_TIME && sample->connect_ms != 0)
+        __atomic_fetch_add(&c->connect_ms, sample->connect_ms, __ATOMIC_RELAXED);
+    if (responded) {
+        __atomic_fetch_add(&c->responses[sample->status / 100 - 1], 1, __ATOMIC_RELAXED);
+        if (sample->header_ms != DURPINA_NO_TIME && sample->header_ms != 0)
+            __atomic_fetch_add(&c->header_ms, sample->header_ms, __ATOMIC_RELAXED);
+        if (sample->response_ms != DURPINA_NO_TIME && sample->response_ms != 0)
+            __atomic_fetch_add(&c->response_ms, sample->response_ms, __ATOMIC_RELAXED);
+    }
+    if ((responded || is_error) && sample->response_ms != DURPINA_NO_TIME) {
+        durpina_add_latency(&c->header,
+                            sample->header_ms != DURPINA_NO_TIME ? sample->header_ms
+                                                                 : sample->response_ms,
+                            is_error, now_ms);
+        durpina_add_latency(&c->last_byte, sample->response_ms, is_error, now_ms);
+    }
+}
+
+/*
+ * Ends a pick: gives back its share of `active` and lets its outcome and sample (NULL: none) count.
+ * A peer that has another owner by now is left alone.
+ */
+static inline void durpina_finish(const struct durpina_maps *maps, const struct durpina_pick *pick,
+                                  enum durpina_outcome outcome, const struct durpina_sample *sample,
+                                  uint64_t now_ms)
+{
+    if (pick->peer >= maps->n_peers || pick->upstream >= maps->n_upstreams)
+        return;
+
+    struct durpina_counters *c = &maps->counters[pick->peer];
+    struct durpina_cursor *cursor = &maps->cursors[pick->upstream];
+
+    int is_owner = DURPINA_LOAD(&c->generation) == pick->generation;
+
+    durpina_note_try(cursor, pick->entry, pick->peer, DURPINA_TRY_GIVING, pick->in_upstream);
+    if (is_owner)
+        __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELEASE);
+    if (pick->in_upstream)
+        __atomic_fetch_sub(&cursor->active, 1, __ATOMIC_RELEASE);
+    durpina_note_try(cursor, pick->entry, pick->peer, DURPINA_TRY_FREE, pick->in_upstream);
+    if (!is_owner)
+        return;
+
+    __atomic_fetch_add(&c->requests, 1, __ATOMIC_RELAXED);
+    if (sample)
+        durpina_count_sample(c, outcome, sample, now_ms);
+    if (outcome == DURPINA_OUTCOME_FAILURE) {
+        durpina_fail(maps, pick->peer, now_ms);
+    } else if (outcome == DURPINA_OUTCOME_SUCCESS) {
+        /* Success of a request that began before the failures proves nothing. */
+        if (pick->probing)
+            durpina_clear_fails(c);
+    }
+}
+
+#endif
