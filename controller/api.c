@@ -31,7 +31,7 @@ static const struct api_route *const tables[] = {
 };
 #define N_TABLES (sizeof(tables) / sizeof(tables[0]))
 
-/* --- routes ------------------------------------------------------------------------------------ */
+/* --- routes ----------------------------------------------------------------------------------- */
 
 static const struct api_route *find_route(const struct api_part *parts, int n,
                                           char args[API_ARGS_MAX][API_ARG_SIZE])

@@ -58,7 +58,9 @@ extern const struct api_route api_durpina_routes[];
 struct upstream *api_upstream(struct api_call *call);
 /* Likewise, with the server whose id is args[1]. */
 struct server *api_server(struct api_call *call, uint32_t *ret_id);
-/* -EINVAL unless the request had a body with no other fields than these (ended by NULL; NULL: any). */
+/*
+ * -EINVAL unless the request had a body with no other fields than these (ended by NULL; NULL: any).
+ */
 int api_body(struct api_call *call, const char *const *names);
 /* The servers of the upstream named by args[0] as result; none if it is not there. */
 int api_answer_servers(struct api_call *call);

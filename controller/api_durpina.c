@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api_call.h"
+#include "inflight.h"
 #include "log.h"
 
 #define RESOLVERS_MAX 16
@@ -17,14 +18,17 @@ static int get_durpina(struct api_call *call)
 {
     const struct durpina_maps *maps = &call->maps;
     struct publish_usage used = engine_usage(call->api->engine);
+    struct inflight_usage inflight = inflight_usage(maps);
 
     call->result =
-        json_pack("{ss si ss sI s{sI sI sI} s{sI sI sI}}", "version", DURPINA_VERSION, "pid",
-                  (int) getpid(), "pin", call->api->config->pin, "generation",
+        json_pack("{ss si ss sI s{sI sI sI sI} s{sI sI sI sI} sI}", "version", DURPINA_VERSION,
+                  "pid", (int) getpid(), "pin", call->api->config->pin, "generation",
                   (json_int_t) DURPINA_LOAD(&maps->meta->epoch), "capacity", "upstreams",
                   (json_int_t) maps->n_upstreams, "peers", (json_int_t) maps->n_peers, "slots",
-                  (json_int_t) maps->n_slots, "used", "upstreams", (json_int_t) used.upstreams,
-                  "peers", (json_int_t) used.peers, "slots", (json_int_t) used.slots);
+                  (json_int_t) maps->n_slots, "inflight", (json_int_t) inflight.capacity, "used",
+                  "upstreams", (json_int_t) used.upstreams, "peers", (json_int_t) used.peers,
+                  "slots", (json_int_t) used.slots, "inflight", (json_int_t) inflight.claimed,
+                  "untracked", (json_int_t) inflight.untracked);
     return 0;
 }
 
@@ -86,13 +90,27 @@ static json_t *instances_json(const struct upstream *upstream, const struct mode
     return names;
 }
 
+static json_t *tables_json(const struct api *api, const struct upstream *upstream)
+{
+    return json_pack("{sI sI}", "hash",
+                     (json_int_t) engine_table_slots(api->engine, upstream, DEMANDED_HASH), "ring",
+                     (json_int_t) engine_table_slots(api->engine, upstream, DEMANDED_RING));
+}
+
 static int answer_upstream(struct api_call *call, const struct upstream *upstream)
 {
-    call->result = json_pack("{ss sI sb so so so}", "name", upstream->name, "revision",
+    const struct algorithm *algorithm = model_upstream_algorithm(upstream);
+
+    call->result = json_pack("{ss sI sb so so so so}", "name", upstream->name, "revision",
                              (json_int_t) upstream->revision, "active", upstream->monitoring,
-                             "servers", api_servers_json(upstream, &call->maps, &call->now),
-                             "monitors", api_monitors_json(upstream), "instances",
+                             "tables", tables_json(call->api, upstream), "servers",
+                             api_servers_json(upstream, &call->maps, &call->now), "monitors",
+                             api_monitors_json(upstream), "instances",
                              instances_json(upstream, engine_model(call->api->engine)));
+    if (algorithm != NULL)
+        json_object_set_new(call->result, "algorithm", json_string(algorithm->word));
+    if (algorithm != NULL && algorithm->ketama)
+        json_object_set_new(call->result, "ketama", json_true());
     return 0;
 }
 
@@ -278,7 +296,7 @@ static void free_registrations(struct registration *registrations, size_t n)
 static int parse_registrations(const json_t *array, struct registration **ret, size_t *ret_n,
                                struct failure *failure)
 {
-    static const char *const names[] = {"name", "durpina", "servers", NULL};
+    static const char *const names[] = {"name", "durpina", "algorithm", "ketama", "servers", NULL};
     struct registration *registrations = calloc(json_array_size(array) + 1, sizeof(**ret));
     const json_t *object;
     size_t i, n = 0;

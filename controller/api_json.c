@@ -67,7 +67,7 @@ static struct durpina_counters read_counters(const struct peer *peer,
     c.active = DURPINA_LOAD(&from->active);
     c.down_until_ms = DURPINA_LOAD(&from->down_until_ms);
     c.selected_ms = DURPINA_LOAD(&from->selected_ms);
-    c.requests = DURPINA_LOAD(&from->requests);
+    c.requests = DURPINA_LOAD(&from->requests) + c.active;
     c.failed = DURPINA_LOAD(&from->failed);
     c.unavail = DURPINA_LOAD(&from->unavail);
     for (size_t i = 0; i < sizeof(c.responses) / sizeof(c.responses[0]); i++)

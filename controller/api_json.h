@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The JSON that the control API answers with (docs/api.md): servers, peers, monitors. Reads the model
- * and the counters; clocks are passed in.
+ * The JSON that the control API answers with (docs/api.md): servers, peers, monitors. Reads the
+ * model and the counters; clocks are passed in.
  */
 #ifndef DURPINAD_API_JSON_H
 #define DURPINAD_API_JSON_H

@@ -330,8 +330,8 @@ static int parse_field(const char *key, const json_t *value, enum api_server_for
 }
 
 /*
- * down and drain are two switches over one word. true puts it; false takes away its own only, so that
- * "drain": false does not bring a server up that an operator has put down.
+ * down and drain are two switches over one word. true puts it; false takes away its own only, so
+ * that "drain": false does not bring a server up that an operator has put down.
  */
 static int parse_admin(const json_t *object, const struct server *current, struct server_spec *spec,
                        struct failure *failure)
@@ -404,6 +404,30 @@ void api_registration_clear(struct registration *registration)
     memset(registration, 0, sizeof(*registration));
 }
 
+/* NULL if it is not said. */
+static int parse_algorithm(const json_t *object, const char *upstream, const struct algorithm **ret,
+                           struct failure *failure)
+{
+    const char *word = "";
+    bool ketama = false;
+    int err;
+
+    *ret = NULL;
+    if (json_object_get(object, "algorithm") == NULL && json_object_get(object, "ketama") == NULL)
+        return 0;
+    err = api_get_string(object, "algorithm", &word, failure);
+    if (err == 0 && json_object_get(object, "ketama") != NULL)
+        err = api_get_bool(object, "ketama", &ketama, failure);
+    if (err < 0)
+        return err;
+    *ret = model_algorithm(word, ketama);
+    if (*ret == NULL)
+        return fail(failure, EINVAL, 400, "UpstreamConfFormatError",
+                    "upstream \"%.64s\": there is no algorithm \"%.64s\"%s", upstream, word,
+                    ketama ? " with ketama" : "");
+    return 0;
+}
+
 int api_parse_registration(const json_t *object, const char *name, struct registration *ret,
                            struct failure *failure)
 {
@@ -419,6 +443,8 @@ int api_parse_registration(const json_t *object, const char *name, struct regist
         err = api_get_string(object, "name", &registration.upstream, failure);
     if (err == 0 && json_object_get(object, "durpina") != NULL)
         err = api_get_bool(object, "durpina", &registration.durpina, failure);
+    if (err == 0)
+        err = parse_algorithm(object, registration.upstream, &registration.algorithm, failure);
     if (err == 0)
         err = api_get_array(object, "servers", &servers, failure);
     if (err < 0)

@@ -28,8 +28,8 @@ int api_parse_server(const json_t *object, enum api_server_form form, const stru
                      struct server_spec *ret, struct failure *failure);
 
 /*
- * Parses one upstream block of an nginx. name: from the path, else NULL and the object names it. The
- * strings of *ret belong to object; free the rest with api_registration_clear().
+ * Parses one upstream block of an nginx. name: from the path, else NULL and the object names it.
+ * The strings of *ret belong to object; free the rest with api_registration_clear().
  */
 int api_parse_registration(const json_t *object, const char *name, struct registration *ret,
                            struct failure *failure);

@@ -25,7 +25,8 @@ bool api_part_is(const struct api_part *part, const char *word);
 
 /*
  * Do the parts match a pattern like "upstreams/STAR/servers", with an asterisk where STAR is? What
- * asterisks stand for goes to args, percent-decoded; what is no proper escape, or NUL, matches none.
+ * asterisks stand for goes to args, percent-decoded; what is no proper escape, or NUL, matches
+ * none.
  */
 bool api_path_matches(const char *pattern, const struct api_part *parts, int n,
                       char args[API_ARGS_MAX][API_ARG_SIZE]);

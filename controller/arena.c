@@ -61,8 +61,8 @@ static void insert_at(struct arena *arena, size_t index, struct run run)
 }
 
 /*
- * Makes room for one more used run. Free runs lie between used ones, so there is at most one more of
- * them, and arena_free() holds two more for a moment: with this much it cannot fail.
+ * Makes room for one more used run. Free runs lie between used ones, so there is at most one more
+ * of them, and arena_free() holds two more for a moment: with this much it cannot fail.
  */
 static int make_room(struct arena *arena)
 {
@@ -125,17 +125,15 @@ int arena_reserve(struct arena *arena, uint32_t offset, uint32_t length)
     return -EBUSY;
 }
 
-void arena_free(struct arena *arena, uint32_t offset, uint32_t length)
+/* Makes these slots free ones. */
+static void give_back(struct arena *arena, uint32_t offset, uint32_t length)
 {
     size_t at = 0;
 
-    if (length == 0)
-        return;
     while (at < arena->n_free && arena->free[at].offset < offset)
         at++;
     insert_at(arena, at, (struct run){offset, length});
     arena->used -= length;
-    arena->n_used--;
 
     struct run *run = &arena->free[at];
 
@@ -147,6 +145,20 @@ void arena_free(struct arena *arena, uint32_t offset, uint32_t length)
         run[-1].length += run->length;
         remove_at(arena, at);
     }
+}
+
+void arena_shrink(struct arena *arena, uint32_t offset, uint32_t old_length, uint32_t length)
+{
+    if (old_length > length)
+        give_back(arena, offset + length, old_length - length);
+}
+
+void arena_free(struct arena *arena, uint32_t offset, uint32_t length)
+{
+    if (length == 0)
+        return;
+    give_back(arena, offset, length);
+    arena->n_used--;
 }
 
 uint32_t arena_used(const struct arena *arena)

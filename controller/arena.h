@@ -22,6 +22,9 @@ int arena_alloc(struct arena *arena, uint32_t length, uint32_t *ret_offset);
  * or outside; -ENOMEM. */
 int arena_reserve(struct arena *arena, uint32_t offset, uint32_t length);
 
+/* Gives back what of a run lies behind its first length > 0 slots. Cannot fail. */
+void arena_shrink(struct arena *arena, uint32_t offset, uint32_t old_length, uint32_t length);
+
 /* Gives a run back as it was taken. Cannot fail. */
 void arena_free(struct arena *arena, uint32_t offset, uint32_t length);
 

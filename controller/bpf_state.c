@@ -5,6 +5,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,9 +17,19 @@
 #include "pin_dir.h"
 
 #define ROW ((uint32_t) DURPINA_SLOTS_PER_ROW)
+#define PAGE ((uint32_t) DURPINA_TRIES_PER_PAGE)
 #define REMEDY "stop the nginx that use it, then: rm -r"
 
-enum map_id { MAP_META, MAP_UPSTREAMS, MAP_PEERS, MAP_SLOTS, MAP_COUNTERS, MAP_CURSORS, N_MAPS };
+enum map_id {
+    MAP_META,
+    MAP_UPSTREAMS,
+    MAP_PEERS,
+    MAP_SLOTS,
+    MAP_COUNTERS,
+    MAP_CURSORS,
+    MAP_INFLIGHT,
+    N_MAPS
+};
 
 static const struct {
     const char *name;
@@ -30,6 +41,7 @@ static const struct {
     [MAP_SLOTS] = {"slots", sizeof(struct durpina_slots)},
     [MAP_COUNTERS] = {"counters", sizeof(struct durpina_counters)},
     [MAP_CURSORS] = {"cursors", sizeof(struct durpina_cursor)},
+    [MAP_INFLIGHT] = {"inflight", sizeof(struct durpina_inflight)},
 };
 
 _Static_assert(sizeof(((struct bpf_state *) 0)->map_fds) / sizeof(int) == N_MAPS, "map_fds");
@@ -45,6 +57,8 @@ static uint32_t map_entries(enum map_id id, const struct bpf_state *state)
         return state->n_peers;
     case MAP_SLOTS:
         return state->n_slots / ROW;
+    case MAP_INFLIGHT:
+        return state->n_inflight;
     default:
         return 1;
     }
@@ -62,6 +76,7 @@ static void *map_memory(enum map_id id, const struct bpf_state *state)
         [MAP_META] = state->meta,         [MAP_UPSTREAMS] = state->upstreams,
         [MAP_PEERS] = state->peers,       [MAP_SLOTS] = state->slots,
         [MAP_COUNTERS] = state->counters, [MAP_CURSORS] = state->cursors,
+        [MAP_INFLIGHT] = state->inflight,
     };
 
     return memory[id];
@@ -88,6 +103,7 @@ static int map_all(struct bpf_state *state, const struct pin_dir *dir, struct fa
     state->slots = memory[MAP_SLOTS];
     state->counters = memory[MAP_COUNTERS];
     state->cursors = memory[MAP_CURSORS];
+    state->inflight = memory[MAP_INFLIGHT];
     return 0;
 }
 
@@ -124,6 +140,7 @@ static int create_maps(struct bpf_state *state, const struct pin_dir *dir, struc
         [MAP_META] = skel->maps.meta,         [MAP_UPSTREAMS] = skel->maps.upstreams,
         [MAP_PEERS] = skel->maps.peers,       [MAP_SLOTS] = skel->maps.slots,
         [MAP_COUNTERS] = skel->maps.counters, [MAP_CURSORS] = skel->maps.cursors,
+        [MAP_INFLIGHT] = skel->maps.inflight,
     };
 
     for (enum map_id id = 0; id < N_MAPS && err == 0; id++)
@@ -260,6 +277,14 @@ static int adopt(struct pin_dir *dir, const struct bpf_state_options *options,
         state->n_peers = meta.peers;
         state->n_slots = meta.slots;
     }
+    /* What is in flight fits in any number of pages: meta need not know. */
+    if (err == 0 && info[MAP_INFLIGHT].max_entries != state->n_inflight) {
+        log_warn("%s: the capacity stays at inflight %" PRIu64 " as pinned; to have %" PRIu64
+                 " " REMEDY " %s",
+                 dir->path, (uint64_t) info[MAP_INFLIGHT].max_entries * PAGE,
+                 (uint64_t) state->n_inflight * PAGE, dir->path);
+        state->n_inflight = info[MAP_INFLIGHT].max_entries;
+    }
     for (enum map_id id = 0; id < N_MAPS && err == 0; id++)
         if (info[id].max_entries != map_entries(id, state) || state->n_slots % ROW != 0)
             err =
@@ -283,16 +308,18 @@ int bpf_state_open(const struct bpf_state_options *options, struct bpf_state *re
     struct pin_dir dir;
     struct bpf_state state = {
         .dir_fd = -1,
-        .map_fds = {-1, -1, -1, -1, -1, -1},
+        .map_fds = {-1, -1, -1, -1, -1, -1, -1},
         .n_upstreams = options->n_upstreams,
         .n_peers = options->n_peers,
         .n_slots = (options->n_slots + ROW - 1) / ROW * ROW,
+        .n_inflight = options->n_inflight / PAGE + (options->n_inflight % PAGE != 0),
     };
     int err;
 
     if (options->n_upstreams == 0 || options->n_peers == 0 || options->n_slots == 0 ||
-        options->n_slots > UINT32_MAX - ROW)
-        return fail(failure, EINVAL, 500, PIN_DIR_CODE, "upstreams, peers and slots must not be 0");
+        options->n_slots > UINT32_MAX - ROW || options->n_inflight == 0)
+        return fail(failure, EINVAL, 500, PIN_DIR_CODE,
+                    "upstreams, peers, slots and inflight must not be 0");
 
     libbpf_set_print(libbpf_log);
     err = pin_dir_open(options->pin, options->uid, &dir, failure);
@@ -319,7 +346,7 @@ void bpf_state_close(struct bpf_state *state)
     }
     if (state->dir_fd >= 0)
         close(state->dir_fd);
-    *state = (struct bpf_state){.dir_fd = -1, .map_fds = {-1, -1, -1, -1, -1, -1}};
+    *state = (struct bpf_state){.dir_fd = -1, .map_fds = {-1, -1, -1, -1, -1, -1, -1}};
 }
 
 struct durpina_maps bpf_state_maps(const struct bpf_state *state)
@@ -331,8 +358,10 @@ struct durpina_maps bpf_state_maps(const struct bpf_state *state)
         .slots = state->slots,
         .counters = state->counters,
         .cursors = state->cursors,
+        .inflight = state->inflight,
         .n_upstreams = state->n_upstreams,
         .n_peers = state->n_peers,
         .n_slots = state->n_slots,
+        .n_inflight = state->n_inflight,
     };
 }

@@ -19,25 +19,28 @@
 
 struct bpf_state {
     int dir_fd;     /* the pin directory, locked */
-    int map_fds[6]; /* in the order of durpina_abi.h */
+    int map_fds[7]; /* in the order of durpina_abi.h */
     struct durpina_meta *meta;
     struct durpina_upstream *upstreams;
     struct durpina_peer *peers;
     uint32_t *slots;
     struct durpina_counters *counters;
     struct durpina_cursor *cursors;
+    struct durpina_inflight *inflight;
     uint32_t n_upstreams;
     uint32_t n_peers;
     uint32_t n_slots;
-    bool adopted; /* the pins were there before */
+    uint32_t n_inflight; /* pages */
+    bool adopted;        /* the pins were there before */
 };
 
 struct bpf_state_options {
     const char *pin;      /* directory, below a bpffs */
     uint32_t n_upstreams; /* capacities */
     uint32_t n_peers;
-    uint32_t n_slots;  /* rounded up to whole rows */
-    uint32_t uid, gid; /* who owns the directory and the pins afterwards */
+    uint32_t n_slots;    /* rounded up to whole rows */
+    uint32_t n_inflight; /* tries, rounded up to whole pages */
+    uint32_t uid, gid;   /* who owns the directory and the pins afterwards */
 };
 
 int bpf_state_open(const struct bpf_state_options *options, struct bpf_state *ret,

@@ -265,6 +265,10 @@ const struct setting config_settings[] = {
      IN(peers), 1, 1 << 24},
     {"slots", "NUMBER", "4m", NULL, "capacity of the maps in slots of pick tables, 4 bytes each", 0,
      parse_count, IN(slots), 1024, 1 << 28},
+    {"inflight", "NUMBER", "62k", NULL,
+     "capacity of the maps in requests that workers have in flight at once, 8 bytes each; of those "
+     "beyond, a worker that is killed leaves its share counted as active",
+     0, parse_count, IN(inflight), 1, 1 << 24},
     {"resolver", "ADDRESS[:PORT]...", NULL, "those of /etc/resolv.conf",
      "name servers, unless others were set over the API", SETTING_RELOAD, parse_resolver,
      IN(resolver), 0, 0},

@@ -69,6 +69,7 @@ struct config {
     uint32_t upstreams;
     uint32_t peers;
     uint32_t slots;
+    uint32_t inflight;
     struct config_resolver resolver;
     enum log_level log_level;
     uint32_t max_body_size;

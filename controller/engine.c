@@ -11,8 +11,6 @@
 #include "log.h"
 #include "model_json.h"
 
-#define SAVE_RETRY_MS 5000
-
 struct durpina_counters *engine_counters(const struct engine *engine, const struct peer *peer)
 {
     return peer->id < engine->maps->n_peers ? &engine->maps->counters[peer->id] : NULL;
@@ -28,135 +26,22 @@ struct publish_usage engine_usage(const struct engine *engine)
     return publish_usage(engine->publish);
 }
 
-/* --- saving --- */
-
-struct save {
-    uv_work_t work;
-    struct engine *engine;
-    char *text;
-    uint64_t order;
-    int err;
-};
-
-static void unref(struct engine *engine)
+uint32_t engine_table_slots(const struct engine *engine, const struct upstream *upstream,
+                            enum demanded table)
 {
-    if (--engine->refs > 0)
-        return;
-    free(engine);
-}
-
-static char *dump(const struct engine *engine)
-{
-    json_t *json = model_to_json(&engine->model);
-    char *text = json_dumps(json, JSON_INDENT(1));
-
-    json_decref(json);
-    return text;
-}
-
-static void save_work(uv_work_t *work)
-{
-    struct save *save = work->data;
-
-    save->err =
-        state_file_write(save->engine->state_file, save->text, strlen(save->text), save->order);
-}
-
-static void save_timer_cb(uv_timer_t *timer);
-
-/* Errors come in rows: the first of a row is logged. */
-static void note_saved(struct engine *engine, uint64_t order, int err)
-{
-    if (err < 0 && !engine->save_failed)
-        log_error("the state file cannot be written: %s; trying again", strerror(-err));
-    if (err == 0 && engine->save_failed)
-        log_notice("the state file is written again");
-    engine->save_failed = err < 0;
-    if (err == 0 && order > engine->saved)
-        engine->saved = order;
-}
-
-static void save_done(uv_work_t *work, int status)
-{
-    struct save *save = work->data;
-    struct engine *engine = save->engine;
-
-    engine->saving = false;
-    if (engine->publish != NULL) { /* not being destroyed */
-        note_saved(engine, save->order, status < 0 ? status : save->err);
-        if (engine->saved < engine->changes)
-            uv_timer_start(&engine->save_timer, save_timer_cb,
-                           engine->save_failed ? SAVE_RETRY_MS : engine->save_next_ms, 0);
-    }
-    free(save->text);
-    free(save);
-    unref(engine);
-}
-
-/* The file is synced by a thread of the pool, so that a slow disk holds nobody up. */
-static void save_timer_cb(uv_timer_t *timer)
-{
-    struct engine *engine = timer->data;
-    struct save *save;
-
-    if (engine->saving || engine->saved == engine->changes)
-        return; /* save_done() looks what has changed meanwhile; or engine_save() was first */
-    save = calloc(1, sizeof(*save));
-    if (save != NULL) {
-        *save = (struct save){.engine = engine, .text = dump(engine), .order = engine->changes};
-        save->work.data = save;
-    }
-    if (save == NULL || save->text == NULL ||
-        uv_queue_work(engine->loop, &save->work, save_work, save_done) < 0) {
-        if (save != NULL)
-            free(save->text);
-        free(save);
-        note_saved(engine, 0, -ENOMEM);
-        uv_timer_start(timer, save_timer_cb, SAVE_RETRY_MS, 0);
-        return;
-    }
-    engine->saving = true;
-    engine->save_next_ms = engine->state_delay_ms;
-    engine->refs++;
-}
-
-void engine_touch(struct engine *engine, uint32_t delay_ms)
-{
-    engine->changes++;
-    if (engine->state_file == NULL)
-        return;
-    /* Not in the maps: it is to be in the file before the call is answered, and so is then what a
-     * timer was to save. */
-    if (delay_ms == 0 && engine_save(engine) == 0)
-        return;
-    if (engine->saving) {
-        if (delay_ms < engine->save_next_ms)
-            engine->save_next_ms = delay_ms;
-        return;
-    }
-    if (!uv_is_active((uv_handle_t *) &engine->save_timer) ||
-        uv_timer_get_due_in(&engine->save_timer) > delay_ms)
-        uv_timer_start(&engine->save_timer, save_timer_cb, delay_ms, 0);
-}
-
-int engine_save(struct engine *engine)
-{
-    uint64_t order = engine->changes;
-    char *text;
-    int err;
-
-    if (engine->state_file == NULL || engine->saved == order)
-        return 0;
-    text = dump(engine);
-    if (text == NULL)
-        return -ENOMEM;
-    err = state_file_write(engine->state_file, text, strlen(text), order);
-    free(text);
-    note_saved(engine, order, err);
-    return err;
+    return publish_table_slots(engine->publish, upstream, table);
 }
 
 /* --- life --- */
+
+/* The maps outlive it: whoever owns them runs the loop until all is closed. */
+void engine_unref(struct engine *engine)
+{
+    if (--engine->refs > 0)
+        return;
+    publish_destroy(engine->publish);
+    free(engine);
+}
 
 static int load_state(struct engine *engine, struct failure *failure)
 {
@@ -224,6 +109,8 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options, struct 
     init_timer(engine, &engine->publish_timer);
     init_timer(engine, &engine->monitor_timer);
     init_timer(engine, &engine->lookup_timer);
+    init_timer(engine, &engine->look_timer);
+    init_timer(engine, &engine->build_timer);
 
     engine->state_file = options->state_file;
     if (engine->state_file != NULL)
@@ -254,15 +141,17 @@ void engine_start(struct engine *engine)
     for (struct upstream *u = engine->model.upstreams; u != NULL; u = u->hh.next) {
         if (monitors_attach(u) < 0)
             log_error("upstream %s: out of memory: some peers are not monitored", u->name);
-        lookups_attach(u);
+        for (struct server *s = u->servers; s != NULL; s = s->hh.next)
+            lookup_attach(s);
     }
+    tables_start(engine);
     /* What the maps have added is to be in the file, and that it can be written is to be known. */
     engine_touch(engine, engine->state_delay_ms);
 }
 
 static void on_close(uv_handle_t *handle)
 {
-    unref(handle->data);
+    engine_unref(handle->data);
 }
 
 void engine_destroy(struct engine *engine)
@@ -270,10 +159,11 @@ void engine_destroy(struct engine *engine)
     if (engine == NULL)
         return;
 
-    uv_timer_t *timers[] = {&engine->save_timer, &engine->publish_timer, &engine->monitor_timer,
-                            &engine->lookup_timer};
+    uv_timer_t *timers[] = {&engine->save_timer,   &engine->publish_timer, &engine->monitor_timer,
+                            &engine->lookup_timer, &engine->look_timer,    &engine->build_timer};
 
     engine_save(engine);
+    engine->closing = true;
     for (struct upstream *u = engine->model.upstreams; u != NULL; u = u->hh.next)
         for (struct server *s = u->servers; s != NULL; s = s->hh.next) {
             lookup_end(s);
@@ -282,12 +172,10 @@ void engine_destroy(struct engine *engine)
         }
     model_clear(&engine->model);
     json_decref(engine->configured_resolver);
-    publish_destroy(engine->publish);
-    engine->publish = NULL;
     DURPINA_STORE(&engine->maps->meta->controller_pid, 0);
     for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
         uv_close((uv_handle_t *) timers[i], on_close);
-    unref(engine);
+    engine_unref(engine);
 }
 
 /* --- upstreams --- */
@@ -302,6 +190,16 @@ bool engine_name_is_valid(const char *name)
         if ((unsigned char) *c <= ' ' || *c == 0x7f || *c == '/')
             return false;
     return text != NULL && len > 0 && len < DURPINA_NAME_SIZE;
+}
+
+int engine_check_name(const char *name, struct failure *failure)
+{
+    if (engine_name_is_valid(name))
+        return 0;
+    return fail(failure, EINVAL, 400, "UpstreamBadName",
+                "upstream name \"%.130s\" must be 1 to 127 bytes without control characters, space "
+                "and '/'",
+                name);
 }
 
 int engine_find_upstream(const struct engine *engine, const char *name, struct upstream **ret,
@@ -340,11 +238,9 @@ int engine_create_upstream(struct engine *engine, const char *name, struct failu
     struct edit *edit;
     int err;
 
-    if (!engine_name_is_valid(name))
-        return fail(failure, EINVAL, 400, "UpstreamBadName",
-                    "upstream name \"%.130s\" must be 1 to 127 bytes without control characters, "
-                    "space and '/'",
-                    name);
+    err = engine_check_name(name, failure);
+    if (err < 0)
+        return err;
     if (model_upstream(&engine->model, name) != NULL)
         return fail(failure, EEXIST, 409, "EntryExists", "upstream %s exists already", name);
 
@@ -352,6 +248,7 @@ int engine_create_upstream(struct engine *engine, const char *name, struct failu
     if (upstream == NULL)
         return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
     upstream->created = true;
+    tables_demand(upstream, NULL, false, NULL);
     if (edit_begin(upstream, true, &edit) < 0) {
         model_free_upstream(upstream);
         return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
@@ -373,6 +270,8 @@ int engine_delete_upstream(struct engine *engine, const char *name, struct failu
     if (instances_name_upstream(&engine->model, name))
         return fail(failure, EBUSY, 409, "UpstreamServerImmutable",
                     "upstream %s is in the configuration of an nginx", name);
+    /* The file is all there is of it between its going from the maps and the next save. */
+    engine_save(engine);
     if (edit_begin(upstream, false, &edit) < 0)
         return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
     edit_remove_upstream(edit);

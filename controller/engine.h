@@ -52,6 +52,10 @@ const struct model *engine_model(const struct engine *engine);
 /* What of the maps is in use. */
 struct publish_usage engine_usage(const struct engine *engine);
 
+/* Slots that this table of the upstream takes now, over all tiers. */
+uint32_t engine_table_slots(const struct engine *engine, const struct upstream *upstream,
+                            enum demanded table);
+
 /* Upstreams. Names are 1..127 bytes without control characters, space or '/'. */
 int engine_create_upstream(struct engine *engine, const char *name, struct failure *failure);
 int engine_delete_upstream(struct engine *engine, const char *name, struct failure *failure);
@@ -88,8 +92,9 @@ int engine_set_monitoring(struct engine *engine, const char *upstream, bool acti
 /* The `server` lines of one upstream block, as an nginx found them. */
 struct registration {
     const char *upstream;
-    bool durpina;              /* its balancer is ours; else it is taken only if asked for before */
-    struct server_spec *specs; /* with addresses */
+    bool durpina; /* its balancer is ours; else it is taken only if asked for before */
+    const struct algorithm *algorithm; /* of the native directive; NULL: not known */
+    struct server_spec *specs;         /* with addresses */
     size_t n_specs;
 };
 
@@ -108,8 +113,8 @@ int engine_register_upstream(struct engine *engine, const char *instance, uint64
 bool engine_authorize_worker(const struct engine *engine, uint32_t uid, const char *token);
 
 /*
- * Name servers: addresses with optional port. Those that were set by a call, and are saved, go before
- * those of the configuration, which are not saved; with neither: resolv.conf.
+ * Name servers: addresses with optional port. Those that were set by a call, and are saved, go
+ * before those of the configuration, which are not saved; with neither: resolv.conf.
  */
 int engine_configure_resolver(struct engine *engine, const char *const *servers, size_t n_servers,
                               struct failure *failure);

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "engine_internal.h"
 #include "log.h"
+#include "model_text.h"
 
 /* A server before the edit. Its array of peers is replaced as a whole, never changed, so that the
  * old one is still there to go back to. */
@@ -20,9 +21,11 @@ struct edit {
     struct upstream *upstream;
     bool is_new;
     bool removes_upstream;
+    enum demand demand[N_DEMANDED]; /* before the edit */
     struct change *changes;
     size_t n, capacity;
     struct publication *publication;
+    bool is_whole; /* of all peers */
 };
 
 int edit_begin(struct upstream *upstream, bool is_new, struct edit **ret)
@@ -33,6 +36,7 @@ int edit_begin(struct upstream *upstream, bool is_new, struct edit **ret)
         return -ENOMEM;
     edit->upstream = upstream;
     edit->is_new = is_new;
+    memcpy(edit->demand, upstream->demand, sizeof(edit->demand));
     *ret = edit;
     return 0;
 }
@@ -126,6 +130,11 @@ int edit_set_addresses(struct edit *edit, struct server *server, const struct ad
         }
         peers[next.n_peers++] = peer;
     }
+    if (next.n_peers == server->n_peers &&
+        memcmp(peers, server->peers, next.n_peers * sizeof(struct peer *)) == 0) {
+        free(peers);
+        return 0;
+    }
     return replace_peers(edit, server, peers, next.n_peers);
 }
 
@@ -142,7 +151,7 @@ int edit_set_backup(struct edit *edit, struct server *server, bool backup)
         peers[n] = model_new_peer(server, old->resolved ? &old->addr : NULL);
         if (peers[n] == NULL)
             break;
-        peers[n]->api_id = old->api_id;
+        model_set_api_id(peers[n], old->api_id);
         peers[n]->health = old->health;
     }
     if (n < server->n_peers) {
@@ -194,12 +203,62 @@ void edit_remove_upstream(struct edit *edit)
     edit->removes_upstream = true;
 }
 
-int edit_prepare(struct edit *edit, struct failure *failure)
+/* Are its peers others? */
+static bool has_other_peers(const struct change *change)
 {
-    if (edit->removes_upstream)
-        return 0;
+    return change->added || change->removed || change->server->peers != change->before.peers;
+}
+
+/* What the edit has changed is some settings: their peers are published, not all. */
+static int prepare_peers(struct edit *edit, size_t n_peers, struct failure *failure)
+{
+    struct peer **peers = malloc((n_peers + 1) * sizeof(*peers));
+    size_t n = 0;
+    int err;
+
+    if (peers == NULL)
+        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+    for (size_t i = 0; i < edit->n; i++)
+        for (size_t k = 0; k < edit->changes[i].server->n_peers; k++)
+            peers[n++] = edit->changes[i].server->peers[k];
+    err = publish_prepare_peers(engine_of(edit->upstream)->publish, edit->upstream, peers, n,
+                                clock_monotonic_ms(), &edit->publication, failure);
+    free(peers);
+    return err;
+}
+
+/* What has come to be wanted by this edit is refused without room; else nothing could be done any
+ * more once picks have asked for a table that does not fit. */
+static void require_tables(const struct edit *edit, enum demand from, enum demand to)
+{
+    for (int t = 0; t < N_DEMANDED; t++)
+        if (edit->upstream->demand[t] == from && edit->demand[t] != DEMAND_WANTED)
+            edit->upstream->demand[t] = to;
+}
+
+static int prepare_all(struct edit *edit, struct failure *failure)
+{
     return publish_prepare(engine_of(edit->upstream)->publish, edit->upstream, clock_monotonic_ms(),
                            &edit->publication, failure);
+}
+
+int edit_prepare(struct edit *edit, struct failure *failure)
+{
+    bool is_whole = edit->is_new || edit->upstream->unpublished;
+    size_t n_peers = 0;
+    int err;
+
+    if (edit->removes_upstream)
+        return 0;
+    for (size_t i = 0; i < edit->n; i++) {
+        is_whole |= has_other_peers(&edit->changes[i]);
+        n_peers += edit->changes[i].server->n_peers;
+    }
+    edit->is_whole = is_whole;
+    require_tables(edit, DEMAND_WANTED, DEMAND_REQUIRED);
+    err = is_whole ? prepare_all(edit, failure) : prepare_peers(edit, n_peers, failure);
+    require_tables(edit, DEMAND_REQUIRED, DEMAND_WANTED);
+    return err;
 }
 
 void engine_forget_fails(const struct server *server)
@@ -221,10 +280,24 @@ static void end_server(struct server *server)
     model_free_server(server);
 }
 
+/* A reload notes all servers of an nginx, and changes few. */
+static bool is_saved_alike(const struct change *change)
+{
+    const struct server *a = &change->before, *b = change->server;
+
+    return !change->added && a->peers == b->peers && a->backup == b->backup &&
+           a->portless == b->portless && a->dynamic == b->dynamic &&
+           a->n_instances == b->n_instances && a->changed == b->changed &&
+           memcmp(&a->base, &b->base, sizeof(a->base)) == 0 &&
+           memcmp(&a->now, &b->now, sizeof(a->now)) == 0;
+}
+
 static void commit_change(struct change *change)
 {
     struct server *server = change->server;
+    struct engine *engine = engine_of(server->upstream);
     struct peer **old = change->before.peers;
+    bool alike = is_saved_alike(change);
 
     server->edit = 0;
     if (change->removed) {
@@ -236,9 +309,37 @@ static void commit_change(struct change *change)
         free_others(old, change->before.n_peers, server);
         free(old);
     }
+    if (!alike)
+        model_text_renew(server);
+    if (engine->started) {
+        /* Nothing to go back to: a peer without its probe is a peer without a verdict. */
+        if (monitors_attach_server(server) < 0)
+            log_error("upstream %s: out of memory: server %s is not monitored",
+                      server->upstream->name, server->name);
+        lookup_attach(server);
+    }
     /* Who does not count failures any more would go on with one request per fail_timeout. */
     if (change->before.now.max_fails != 0 && server->now.max_fails == 0)
         engine_forget_fails(server);
+}
+
+/* What is in force now is the model's. */
+static void note_published(const struct edit *edit)
+{
+    struct upstream *upstream = edit->upstream;
+
+    if (edit->is_whole) {
+        upstream->unpublished = upstream->stale = false;
+        while (upstream->dirty != NULL)
+            model_set_dirty(upstream->dirty, false);
+        engine_note_states(upstream);
+        return;
+    }
+    for (size_t i = 0; i < edit->n; i++)
+        for (size_t k = 0; k < edit->changes[i].server->n_peers; k++) {
+            model_set_dirty(edit->changes[i].server->peers[k], false);
+            engine_note_state(edit->changes[i].server->peers[k]);
+        }
 }
 
 static void remove_upstream(struct upstream *upstream)
@@ -263,22 +364,13 @@ void edit_commit(struct edit *edit)
 
     if (edit->publication != NULL)
         publish_commit(edit->publication);
+    note_published(edit);
     for (size_t i = 0; i < edit->n; i++)
         commit_change(&edit->changes[i]);
-    if (edit->removes_upstream) {
+    if (edit->removes_upstream)
         remove_upstream(upstream);
-    } else {
-        upstream->dirty = false;
-        upstream->unpublished = false;
-        engine_note_states(upstream);
-        if (engine->started) {
-            /* Nothing to go back to: a peer without its probe is a peer without a verdict. */
-            if (monitors_attach(upstream) < 0)
-                log_error("upstream %s: out of memory: some peers are not monitored",
-                          upstream->name);
-            lookups_attach(upstream);
-        }
-    }
+    else
+        tables_build(upstream);
     engine_touch(engine, engine->state_delay_ms);
     free(edit->changes);
     free(edit);
@@ -287,7 +379,6 @@ void edit_commit(struct edit *edit)
 static void rollback_change(struct change *change)
 {
     struct server *server = change->server;
-    UT_hash_handle hh;
 
     if (change->added) {
         if (!change->removed)
@@ -299,9 +390,7 @@ static void rollback_change(struct change *change)
         free_others(server->peers, server->n_peers, &change->before);
         free(server->peers);
     }
-    hh = server->hh;
-    *server = change->before;
-    server->hh = hh;
+    model_revert_server(server, &change->before);
     server->edit = 0;
     if (change->removed)
         model_link_server(server);
@@ -312,6 +401,7 @@ void edit_rollback(struct edit *edit)
     publish_abort(edit->publication);
     for (size_t i = edit->n; i-- > 0;)
         rollback_change(&edit->changes[i]);
+    memcpy(edit->upstream->demand, edit->demand, sizeof(edit->demand));
     if (edit->is_new)
         model_free_upstream(edit->upstream);
     free(edit->changes);
@@ -364,23 +454,25 @@ static void log_transition(const struct peer *peer, enum durpina_peer_state from
               words[to], why);
 }
 
-void engine_note_states(struct upstream *upstream)
+void engine_note_state(struct peer *peer)
 {
-    for (const struct server *server = upstream->servers; server; server = server->hh.next) {
-        for (size_t i = 0; i < server->n_peers; i++) {
-            struct peer *peer = server->peers[i];
-            enum durpina_peer_state to = model_peer_state(peer);
+    enum durpina_peer_state to = model_peer_state(peer);
 
-            if (to == peer->state)
-                continue;
-            log_transition(peer, peer->state, to);
-            if (peer->down_since_ms != 0 && to != DURPINA_PEER_UNHEALTHY) {
-                peer->downtime_ms += clock_wall_ms() - peer->down_since_ms;
-                peer->down_since_ms = 0;
-            } else if (to == DURPINA_PEER_UNHEALTHY) {
-                peer->down_since_ms = clock_wall_ms();
-            }
-            peer->state = to;
-        }
+    if (to == peer->state)
+        return;
+    log_transition(peer, peer->state, to);
+    if (peer->down_since_ms != 0 && to != DURPINA_PEER_UNHEALTHY) {
+        peer->downtime_ms += clock_wall_ms() - peer->down_since_ms;
+        peer->down_since_ms = 0;
+    } else if (to == DURPINA_PEER_UNHEALTHY) {
+        peer->down_since_ms = clock_wall_ms();
     }
+    peer->state = to;
+}
+
+void engine_note_states(const struct upstream *upstream)
+{
+    for (const struct server *server = upstream->servers; server; server = server->hh.next)
+        for (size_t i = 0; i < server->n_peers; i++)
+            engine_note_state(server->peers[i]);
 }

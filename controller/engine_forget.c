@@ -68,7 +68,9 @@ static int read_pid_file(const char *path, pid_t *ret)
     return 0;
 }
 
-/* Has this nginx ended? In doubt it has not. An nginx removes its pid file, the name, at its end. */
+/*
+ * Has this nginx ended? In doubt it has not. An nginx removes its pid file, the name, at its end.
+ */
 static bool is_gone(const struct instance *instance)
 {
     pid_t pid = 0;

@@ -2,12 +2,14 @@
 /*
  * The engine's own parts:
  *
- *     engine.c          create, start, save, destroy; requests about upstreams and name servers
+ *     engine.c          create, start, destroy; requests about upstreams and name servers
+ *     engine_save.c     the state file
  *     engine_server.c   requests about servers
  *     engine_edit.c     changes of one upstream that happen whole or not at all
  *     engine_nginx.c    what nginx instances say
  *     engine_forget.c   nginx instances that have ended
  *     engine_monitor.c  monitors and verdicts
+ *     engine_tables.c   tables on demand
  *     engine_lookup.c   names
  *     engine_restore.c  what the maps of a former controller hold
  */
@@ -32,10 +34,16 @@ struct engine {
     uint32_t state_delay_ms;
     struct model model;
     bool started;
+    bool closing;
     uv_timer_t save_timer;
-    uv_timer_t publish_timer; /* for upstreams that are dirty */
+    uv_timer_t publish_timer; /* for peers that are dirty */
     uv_timer_t monitor_timer; /* for monitors that check some of the peers only */
     uv_timer_t lookup_timer;
+    uv_timer_t look_timer;  /* at what picks ask for */
+    uv_timer_t build_timer; /* for tables that lag */
+    bool building;          /* one is being made */
+    uint64_t build_next_ms; /* the next that replaces another one may be */
+    uint64_t build_turns;
     unsigned refs;         /* open handles, running work and the owner */
     uint64_t changes;      /* counts changes of the model */
     uint64_t saved;        /* `changes` in the file */
@@ -53,6 +61,9 @@ static inline struct engine *engine_of(const struct upstream *upstream)
 /* The peer's counters; NULL if it is not published (its id is out of range). */
 struct durpina_counters *engine_counters(const struct engine *engine, const struct peer *peer);
 
+/* To be called once for each one that engine->refs counts. */
+void engine_unref(struct engine *engine);
+
 /* Has the model saved at most delay_ms from now; 0: before it returns, unless that fails. */
 void engine_touch(struct engine *engine, uint32_t delay_ms);
 
@@ -62,6 +73,7 @@ int engine_find_upstream(const struct engine *engine, const char *name, struct u
 int engine_find_server(const struct engine *engine, const char *upstream, uint32_t id,
                        struct server **ret, struct failure *failure);
 bool engine_name_is_valid(const char *name);
+int engine_check_name(const char *name, struct failure *failure);
 
 /*
  * Edits. Between begin and end the servers of one upstream are changed through these calls (or
@@ -89,30 +101,46 @@ void edit_rollback(struct edit *edit);
 int edit_finish(struct edit *edit, int err, struct failure *failure);
 
 /* Logs what states changed since the last publication and keeps account of down time. */
-void engine_note_states(struct upstream *upstream);
+void engine_note_states(const struct upstream *upstream);
+void engine_note_state(struct peer *peer);
 /* Forgets the passive failures of all peers of the server. */
 void engine_forget_fails(const struct server *server);
 
 /* Monitors. */
 /* Makes watches and, if monitors may run, probes for all peers that lack them. */
 int monitors_attach(struct upstream *upstream);
+/* For those of one server. */
+int monitors_attach_server(struct server *server);
 /* Cancels and frees the watches and probes of a peer. */
 void monitors_detach_peer(struct peer *peer);
 /* The reason why a monitor thinks that the peer has failed. */
 const char *monitors_reason(const struct peer *peer);
 #define PUBLISH_RETRY_MS 1000
-/* Has upstreams that are dirty published at most delay_ms from now. */
+/* Has peers that are dirty published at most delay_ms from now. */
 void monitors_publish_later(struct engine *engine, uint32_t delay_ms);
 void monitors_select_cb(uv_timer_t *timer);
 
 /* Lookups. */
 /* Starts a lookup if the server's name has no address yet. */
-void lookups_attach(struct upstream *upstream);
+void lookup_attach(struct server *server);
 int lookup_begin(struct server *server);
 void lookup_end(struct server *server);
 /* Whatever waits for its next try has it now. */
 void lookups_hurry(struct engine *engine);
 void lookups_retry_cb(uv_timer_t *timer);
+
+/* Tables on demand. */
+void tables_start(struct engine *engine);
+/* Notes what picks of the upstream have asked for. */
+void tables_note_asked(struct upstream *upstream);
+/*
+ * Finds out what tables are in demand: of all instances but this one, and of one that names the
+ * upstream, with an algorithm or NULL, if `names` is true.
+ */
+void tables_demand(struct upstream *upstream, const struct instance *except, bool names,
+                   const struct algorithm *algorithm);
+/* Has tables of the upstream that lag made. */
+void tables_build(const struct upstream *upstream);
 
 /* nginx instances. */
 bool instances_name_upstream(const struct model *model, const char *upstream);

@@ -83,12 +83,11 @@ void lookup_end(struct server *server)
     server->lookup_at_ms = 0;
 }
 
-void lookups_attach(struct upstream *upstream)
+void lookup_attach(struct server *server)
 {
-    for (struct server *s = upstream->servers; s != NULL; s = s->hh.next)
-        if (s->n_peers == 1 && !s->peers[0]->resolved && s->lookup_at_ms == 0 &&
-            lookup_begin(s) < 0)
-            schedule_retry(s);
+    if (server->n_peers == 1 && !server->peers[0]->resolved && server->lookup_at_ms == 0 &&
+        lookup_begin(server) < 0)
+        schedule_retry(server);
 }
 
 void lookups_retry_cb(uv_timer_t *timer)

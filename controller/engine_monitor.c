@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "clock.h"
 #include "engine_internal.h"
 #include "log.h"
@@ -49,7 +51,7 @@ static void update_health(struct peer *peer)
     if (health == peer->health)
         return;
     peer->health = health;
-    peer->server->upstream->dirty = true;
+    model_set_dirty(peer, true);
 }
 
 static void on_verdict(void *user, struct probe *probe, bool passed, const char *reason)
@@ -66,7 +68,7 @@ static void on_verdict(void *user, struct probe *probe, bool passed, const char 
     update_health(peer);
     if (recovered && peer->health != DURPINA_HEALTH_FAILED && counters != NULL)
         durpina_clear_fails(counters);
-    if (peer->server->upstream->dirty)
+    if (peer->dirty)
         monitors_publish_later(engine, PUBLISH_DELAY_MS);
 }
 
@@ -83,29 +85,63 @@ static int publish_whole(struct upstream *upstream)
         return err;
     publish_commit(publication);
     upstream->unpublished = false;
+    while (upstream->dirty != NULL)
+        model_set_dirty(upstream->dirty, false);
+    engine_note_states(upstream);
     log_notice("upstream %s fits into the maps and is published", upstream->name);
     return 0;
+}
+
+/* The peers whose health has changed. */
+static int publish_dirty(struct upstream *upstream)
+{
+    struct engine *engine = engine_of(upstream);
+    struct peer *peer, **peers;
+    size_t n = 0;
+    int err;
+
+    DL_COUNT(upstream->dirty, peer, n);
+    peers = malloc((n + 1) * sizeof(*peers));
+    if (peers == NULL)
+        return -ENOMEM;
+    n = 0;
+    DL_FOREACH(upstream->dirty, peer)
+    {
+        peers[n++] = peer;
+    }
+    err = publish_states(engine->publish, upstream, peers, n, clock_monotonic_ms());
+    /* Without room for new tables the states are published all the same. */
+    upstream->stale = err == -ENOSPC;
+    for (size_t i = 0; i < n && (err == 0 || err == -ENOSPC); i++) {
+        model_set_dirty(peers[i], false);
+        engine_note_state(peers[i]);
+    }
+    free(peers);
+    return err;
+}
+
+static bool is_pending(const struct upstream *upstream)
+{
+    return upstream->dirty != NULL || upstream->unpublished || upstream->stale;
 }
 
 /* What does not succeed is tried again. */
 static void publish_health(struct upstream *upstream)
 {
     struct engine *engine = engine_of(upstream);
+    bool unpublished = upstream->unpublished;
     int err;
 
-    if (!upstream->dirty)
+    if (!is_pending(upstream))
         return;
-    err = upstream->unpublished ? publish_whole(upstream)
-                                : publish_states(engine->publish, upstream, clock_monotonic_ms());
-    upstream->dirty = err < 0;
-    /* Without room for new tables the states are published all the same. */
-    if (err == 0 || (err == -ENOSPC && !upstream->unpublished))
-        engine_note_states(upstream);
-    if (err == 0)
+    err = unpublished ? publish_whole(upstream) : publish_dirty(upstream);
+    if (err == 0) {
+        tables_build(upstream);
         return;
+    }
     monitors_publish_later(engine, PUBLISH_RETRY_MS);
     /* Once for a row of failures; a restore has logged its own. */
-    if (!engine->maps_full && !upstream->unpublished) {
+    if (!engine->maps_full && !unpublished) {
         log_error("upstream %s: %s: peers that recover wait for their share: raise \"slots\" in "
                   "durpinad.conf",
                   upstream->name, err == -ENOSPC ? "the slots map is full" : strerror(-err));
@@ -116,13 +152,13 @@ static void publish_health(struct upstream *upstream)
 static void publish_cb(uv_timer_t *timer)
 {
     struct engine *engine = timer->data;
-    bool dirty = false;
+    bool pending = false;
 
     for (struct upstream *u = engine->model.upstreams; u != NULL; u = u->hh.next) {
         publish_health(u);
-        dirty |= u->dirty;
+        pending |= is_pending(u);
     }
-    if (!dirty)
+    if (!pending)
         engine->maps_full = false;
 }
 
@@ -238,13 +274,32 @@ static void arm_selection(struct engine *engine)
     uv_timer_stop(&engine->monitor_timer);
 }
 
+static int attach_server(struct server *server)
+{
+    int err = 0;
+
+    for (size_t i = 0; i < server->n_peers && err == 0; i++)
+        err = attach_peer(server->peers[i]);
+    return err;
+}
+
 static int attach_all(struct upstream *upstream)
 {
     int err = 0;
 
-    for (struct server *s = upstream->servers; s != NULL; s = s->hh.next)
-        for (size_t i = 0; i < s->n_peers && err == 0; i++)
-            err = attach_peer(s->peers[i]);
+    for (struct server *s = upstream->servers; s != NULL && err == 0; s = s->hh.next)
+        err = attach_server(s);
+    return err;
+}
+
+int monitors_attach_server(struct server *server)
+{
+    int err = attach_server(server);
+
+    for (size_t i = 0; i < server->n_peers; i++)
+        update_health(server->peers[i]);
+    if (server->upstream->dirty != NULL)
+        monitors_publish_later(engine_of(server->upstream), PUBLISH_DELAY_MS);
     return err;
 }
 

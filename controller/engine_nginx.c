@@ -10,6 +10,7 @@
 #include "engine_internal.h"
 #include "log.h"
 #include "model_json.h"
+#include "model_text.h"
 
 #define TOKEN_BYTES 16
 
@@ -30,7 +31,8 @@ bool instances_name_upstream(const struct model *model, const char *upstream)
 void instances_forget_server(struct model *model, const char *upstream, const char *server)
 {
     for (struct instance *i = model->instances; i != NULL; i = i->hh.next)
-        json_object_del(said(i, upstream), server);
+        if (json_object_del(said(i, upstream), server) == 0)
+            model_text_outdate_instance(i);
 }
 
 bool upstream_is_unused(const struct upstream *upstream)
@@ -111,6 +113,8 @@ static int change_server(struct edit *edit, struct server *server, const struct 
     bool backup_known = known && json_is_true(json_object_get(before, "backup")) == spec->backup;
     int err = edit_note(edit, server);
 
+    if (err == 0)
+        server->portless = spec->portless;
     for (size_t f = 0; f < N_SETTING_FIELDS && err == 0; f++) {
         uint32_t value = *setting_field(&wanted, f);
 
@@ -192,6 +196,7 @@ static int begin_upstream(struct engine *engine, const struct instance *instance
     struct upstream *upstream = model_upstream(&engine->model, name);
     bool is_new = upstream == NULL;
     struct registration none = {.upstream = name};
+    const struct algorithm *algorithm = registration != NULL ? registration->algorithm : NULL;
     struct server_spec *specs;
     struct edit *edit;
     json_t *now;
@@ -208,6 +213,7 @@ static int begin_upstream(struct engine *engine, const struct instance *instance
             model_free_upstream(upstream);
         goto out;
     }
+    tables_demand(upstream, instance, registration != NULL, algorithm);
     err = apply_specs(edit, upstream, instance, specs, n, now);
     if (err == 0 && registration != NULL && json_object_set(all_said, upstream->name, now) < 0)
         err = -ENOMEM;
@@ -283,12 +289,20 @@ static int finish_all(struct edits *edits, int err, struct failure *failure)
     return err;
 }
 
-static int check_registration(const struct registration *registration, struct failure *failure)
+/* Keeps what the registrations say of algorithms, of upstreams that the instance names. */
+static int say_algorithms(struct instance *instance, const struct registration *registrations,
+                          size_t n)
 {
-    if (engine_name_is_valid(registration->upstream))
-        return 0;
-    return fail(failure, EINVAL, 400, "UpstreamBadName", "upstream name \"%.130s\" is not valid",
-                registration->upstream);
+    for (size_t i = 0; i < n; i++) {
+        const struct algorithm *algorithm = registrations[i].algorithm;
+
+        if (algorithm != NULL && said(instance, registrations[i].upstream) != NULL &&
+            json_object_set_new(instance->algorithms, registrations[i].upstream,
+                                json_pack("{s:s, s:b}", "algorithm", algorithm->word, "ketama",
+                                          algorithm->ketama)) < 0)
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 static int new_token(char token[33])
@@ -315,11 +329,12 @@ static int new_instance(struct engine *engine, const char *name, uint32_t pid, u
     instance->model = &engine->model;
     instance->name = strdup(name);
     instance->upstreams = json_object();
+    instance->algorithms = json_object();
     instance->pid = pid;
     instance->worker_uid = worker_uid;
     instance->introduced_ms = clock_monotonic_ms();
     instance->epoch = engine->model.next_epoch + 1;
-    if (instance->name != NULL && instance->upstreams != NULL) {
+    if (instance->name != NULL && instance->upstreams != NULL && instance->algorithms != NULL) {
         /* Across a reload or a binary upgrade the token stays: old workers serve on with it. */
         if (old != NULL && old->worker_uid == worker_uid) {
             memcpy(instance->token, old->token, sizeof(instance->token));
@@ -368,7 +383,7 @@ int engine_introduce_nginx(struct engine *engine, const char *name, uint32_t pid
     if (text == NULL || name[0] == '\0')
         return fail(failure, EINVAL, 400, "UpstreamConfFormatError", "instance: not a name");
     for (size_t i = 0; i < n_registrations; i++) {
-        err = registrations[i].durpina ? check_registration(&registrations[i], failure) : 0;
+        err = registrations[i].durpina ? engine_check_name(registrations[i].upstream, failure) : 0;
         if (err < 0)
             return err;
     }
@@ -380,6 +395,8 @@ int engine_introduce_nginx(struct engine *engine, const char *name, uint32_t pid
     err = edits.items == NULL
               ? -ENOMEM
               : begin_all(engine, old, registrations, n_registrations, instance->upstreams, &edits);
+    if (err == 0)
+        err = say_algorithms(instance, registrations, n_registrations);
     err = finish_all(&edits, err, failure);
     if (err < 0) {
         model_free_instance(instance);
@@ -406,7 +423,7 @@ int engine_register_upstream(struct engine *engine, const char *name, uint64_t e
 {
     struct instance *instance = model_instance(&engine->model, name);
     struct edits edits = {0};
-    int err = check_registration(registration, failure);
+    int err = engine_check_name(registration->upstream, failure);
 
     if (err < 0)
         return err;
@@ -423,11 +440,15 @@ int engine_register_upstream(struct engine *engine, const char *name, uint64_t e
                               : begin_upstream(engine, instance, registration->upstream,
                                                registration, instance->upstreams, &edits.items[0]);
     edits.n = err == 0;
+    if (err == 0)
+        err = say_algorithms(instance, registration, 1);
     err = finish_all(&edits, err, failure);
     if (err < 0) {
         json_object_del(instance->upstreams, registration->upstream);
+        json_object_del(instance->algorithms, registration->upstream);
         return err;
     }
+    model_text_outdate_instance(instance);
     engine_touch(engine, 0);
     return 0;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the maps of a former controller hold. The state file (in the model by now) knows more, but is
- * older by up to its delay; revisions tell. An upstream whose maps are newer gets its servers,
+ * What the maps of a former controller hold. The state file (in the model by now) knows more, but
+ * is older by up to its delay; revisions tell. An upstream whose maps are newer gets its servers,
  * weights and operator's words from them. Without a state file the maps are all there is: the
  * servers in them are taken as neither dynamic nor named by an nginx, and stay until an nginx says
- * what the upstream has (or for ever, if none does): nothing may vanish because a file was lost.
- * In any case ids and generations are taken over, so that requests in flight end in the right
+ * what the upstream has (or for ever, if none does): nothing may vanish because a file was lost. In
+ * any case ids and generations are taken over, so that requests in flight end in the right
  * counters, and the first publication is the first thing that readers see change.
  */
 #include <errno.h>
@@ -16,6 +16,9 @@
 #include "engine_internal.h"
 #include "log.h"
 #include "model_json.h"
+
+/* Ids count on from the greatest: of a record that says more, there would not be enough left. */
+#define SERVER_ID_MAX INT32_MAX
 
 /* How much of an upstream is taken from its maps. */
 enum trust {
@@ -39,8 +42,7 @@ static int read_record(const struct engine *engine, uint32_t id, struct server_s
 
     if (!text_is_ended(record->name, sizeof(record->name)) ||
         !text_is_ended(record->address, sizeof(record->address)) || record->tier >= DURPINA_TIERS ||
-        record->server >= DURPINA_NONE - 1 ||
-        server_name_parse(record->name, 0, &spec, &failure) < 0 ||
+        record->server > SERVER_ID_MAX || server_name_parse(record->name, 0, &spec, &failure) < 0 ||
         strcmp(spec.name, record->name) != 0)
         return -EINVAL;
     *ret_resolved = record->family != DURPINA_FAMILY_NONE;
@@ -154,8 +156,10 @@ static int take_peer(struct engine *engine, struct upstream *upstream, uint32_t 
         return 0;
     if (peer == NULL) {
         peer = model_new_peer(server, resolved ? &addr : NULL);
-        if (peer == NULL || append_peer(server, peer) < 0) {
-            free(peer);
+        if (peer == NULL)
+            return -ENOMEM;
+        if (append_peer(server, peer) < 0) {
+            model_free_peer(peer);
             return -ENOMEM;
         }
     }
@@ -191,7 +195,9 @@ static void drop_unpublished(struct engine *engine, struct upstream *upstream)
     }
 }
 
-/* Ids of children are not in the maps: those that the state file has not come behind all servers. */
+/*
+ * Ids of children are not in the maps: those that the state file has not come behind all servers.
+ */
 static void renumber(struct upstream *upstream, uint32_t first_new)
 {
     uint32_t next = first_new;
@@ -202,9 +208,9 @@ static void renumber(struct upstream *upstream, uint32_t first_new)
     for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next)
         for (size_t i = 0; i < s->n_peers; i++)
             if (s->is_address)
-                s->peers[i]->api_id = s->id;
+                model_set_api_id(s->peers[i], s->id);
             else if (s->peers[i]->api_id >= first_new)
-                s->peers[i]->api_id = next++;
+                model_set_api_id(s->peers[i], next++);
     upstream->next_server_id = next;
 }
 
@@ -233,7 +239,7 @@ static int take_upstream(struct engine *engine, uint32_t id, uint64_t word)
     first_new_id = upstream->next_server_id;
     upstream->id = id;
     upstream->generation = record->generation;
-    if (upstream->revision < word)
+    if (upstream->revision < word && word <= PUBLISH_WORD_MAX)
         upstream->revision = word;
 
     err = publish_adopted_peers(engine->publish, id, &ids, &n);
@@ -261,7 +267,9 @@ static int publish_all(struct engine *engine)
         /* Verdicts of the former controller hold until the first ones of this one. */
         if (monitors_attach(u) < 0)
             return -ENOMEM;
-        u->unpublished = u->dirty =
+        tables_note_asked(u);
+        tables_demand(u, NULL, false, NULL);
+        u->unpublished =
             publish_prepare(engine->publish, u, clock_monotonic_ms(), &publication, &failure) < 0;
         if (u->unpublished) {
             log_error("%s: it stays as it was until there is room", failure.text);
@@ -269,6 +277,8 @@ static int publish_all(struct engine *engine)
             continue;
         }
         publish_commit(publication);
+        while (u->dirty != NULL)
+            model_set_dirty(u->dirty, false);
         engine_note_states(u);
     }
     return 0;

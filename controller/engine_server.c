@@ -5,6 +5,7 @@
 
 #include "engine_internal.h"
 #include "model_json.h"
+#include "model_text.h"
 
 /* The settings of the spec over others. */
 static struct server_settings overlay(const struct server_settings *under,
@@ -49,6 +50,7 @@ static int add_existing(struct engine *engine, struct server *server,
                     server->name, server->upstream->name);
     if (!server->dynamic) {
         server->dynamic = true;
+        model_text_renew(server);
         engine_touch(engine, 0);
     }
     return 0;
@@ -109,7 +111,7 @@ static int rename_server(struct edit *edit, struct server **server, const struct
     model_unlink_server(new);
     new->id = old->id;
     for (size_t i = 0; i < new->n_peers &&new->is_address; i++)
-        new->peers[i]->api_id = new->id;
+        model_set_api_id(new->peers[i], new->id);
     model_link_server(new);
     new->base = old->base;
     new->now = old->now;

@@ -8,7 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define FREE_SLOT UINT32_MAX
+#include "schedule.h"
 
 /* The largest primes below every third power of two. */
 static const uint32_t sizes[] = {MAGLEV_SIZE_MIN, 16381, 131071, MAGLEV_SIZE_MAX};
@@ -44,70 +44,108 @@ static int by_hash(const void *first, const void *second)
     return (a->weight > b->weight) - (a->weight < b->weight);
 }
 
-/* Where a peer stands in its permutation of the slots, and when it has its next turn. */
-struct cursor {
-    uint32_t slot;
-    uint32_t skip;
-    uint32_t turns; /* taken */
-    uint32_t next;  /* peer with a turn in the same round */
+/* A peer, as it bids for slots. */
+struct bidder {
+    uint32_t slot; /* the next one of its permutation */
+    uint32_t skip; /* from each slot of the permutation to the one after it */
+    uint32_t wanted;
+    uint32_t weight;
+    uint32_t credit; /* weight that has not made up a bid yet */
+    uint32_t value;
 };
 
-#define NO_PEER UINT32_MAX
-
 /*
- * Turn k of a peer is in round ceil(k * heaviest / weight): the heaviest peer has one each round, so
- * there are at most as many rounds as slots. Peers wait in a list for each round. The order in a list
- * follows from the order of the hashes and the weights, so it is the same for any order of peers.
+ * Most bids of a peer of mean weight in a round; it makes more than half of these. A bid is worth a
+ * power of two of weight: it seldom becomes worth another one because a peer came or went.
  */
+#define BIDS_PER_ROUND 4
+
+/* After so many bids for each slot all peers bid in each round: nobody waits for the lightest. */
+#define BIDS_PER_SLOT 3
+
+/* Lets the peer bid so many times, or until it has all it wanted. */
+static void bid(struct bidder *bidder, uint32_t n_bids, uint64_t *taken, uint32_t *slots,
+                uint32_t size)
+{
+    uint32_t slot = bidder->slot, skip = bidder->skip, wanted = bidder->wanted;
+
+    for (; n_bids > 0 && wanted > 0; n_bids--) {
+        uint64_t bit = 1ULL << (slot % 64);
+
+        if ((taken[slot / 64] & bit) == 0) {
+            taken[slot / 64] |= bit;
+            slots[slot] = bidder->value;
+            wanted--;
+        }
+        slot += slot < size - skip ? skip : skip - size;
+    }
+    bidder->slot = slot;
+    bidder->wanted = wanted;
+}
+
+/* All get what they want: together it is what there is, and a permutation has all slots. sum: of
+ * the weights. */
+static void auction(struct bidder *bidders, size_t n, uint64_t sum, uint64_t *taken,
+                    uint32_t *slots, uint32_t size)
+{
+    uint32_t shift = 0;
+
+    while (sum >> shift > n)
+        shift++;
+    for (uint64_t n_bids = 0; n > 0; n_bids += BIDS_PER_ROUND * sum >> shift) {
+        size_t n_left = 0;
+
+        for (size_t i = 0; i < n; i++) {
+            struct bidder b = bidders[i];
+            uint32_t bids;
+
+            b.credit += BIDS_PER_ROUND * b.weight;
+            bids = b.credit >> shift;
+            b.credit -= bids << shift;
+            if (bids == 0 && n_bids >= (uint64_t) BIDS_PER_SLOT * size)
+                bids = 1;
+            bid(&b, bids, taken, slots, size);
+            if (b.wanted > 0)
+                bidders[n_left++] = b;
+        }
+        n = n_left;
+    }
+}
+
 int maglev_build(struct maglev_peer *peers, size_t n, uint32_t *slots, uint32_t size)
 {
-    struct cursor *cursors = malloc((n + 1) * sizeof(*cursors));
-    uint32_t *rounds = malloc((size + 1) * sizeof(*rounds));
-    uint32_t heaviest = 0, filled = 0;
+    size_t n_words = size / 64 + 1;
+    uint64_t *taken =
+        calloc(1, n_words * sizeof(*taken) + n * sizeof(struct bidder) + 2 * n * sizeof(uint32_t));
+    struct bidder *bidders;
+    uint32_t *weights, *shares;
+    uint64_t sum = 0;
+    int err;
 
-    if (cursors == NULL || rounds == NULL) {
-        free(cursors);
-        free(rounds);
+    if (taken == NULL)
         return -ENOMEM;
-    }
-    memset(slots, 0xff, size * sizeof(*slots));   /* FREE_SLOT */
-    memset(rounds, 0xff, size * sizeof(*rounds)); /* NO_PEER */
+    bidders = (struct bidder *) (taken + n_words);
+    weights = (uint32_t *) (bidders + n);
+    shares = weights + n;
     qsort(peers, n, sizeof(*peers), by_hash);
-    for (size_t i = n; i-- > 0;) {
+    for (size_t i = 0; i < n; i++)
+        sum += weights[i] = peers[i].weight;
+    err = schedule_shares(weights, n, size, shares);
+    if (err < 0)
+        goto out;
+    for (size_t i = 0; i < n; i++) {
         uint64_t hash = peers[i].hash;
 
-        cursors[i] = (struct cursor){
+        bidders[i] = (struct bidder){
             .slot = (uint32_t) (hash % size),
             .skip = (uint32_t) (XXH3_64bits(&hash, sizeof(hash)) % (size - 1)) + 1,
-            .next = rounds[0],
+            .wanted = shares[i],
+            .weight = weights[i],
+            .value = peers[i].value,
         };
-        rounds[0] = (uint32_t) i;
-        if (peers[i].weight > heaviest)
-            heaviest = peers[i].weight;
     }
-
-    for (uint32_t round = 0; filled < size && n > 0; round++) {
-        uint32_t next;
-
-        for (uint32_t i = rounds[round]; i != NO_PEER && filled < size; i = next) {
-            struct cursor *c = &cursors[i];
-
-            while (slots[c->slot] != FREE_SLOT)
-                c->slot = (uint32_t) (((uint64_t) c->slot + c->skip) % size);
-            slots[c->slot] = peers[i].value;
-            filled++;
-
-            uint64_t due = ++c->turns * (uint64_t) heaviest;
-            uint64_t due_round = (due + peers[i].weight - 1) / peers[i].weight;
-
-            next = c->next;
-            if (due_round < size) {
-                c->next = rounds[due_round];
-                rounds[due_round] = i;
-            }
-        }
-    }
-    free(rounds);
-    free(cursors);
-    return 0;
+    auction(bidders, n, sum, taken, slots, size);
+out:
+    free(taken);
+    return err;
 }

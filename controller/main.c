@@ -17,6 +17,7 @@
 #include "config.h"
 #include "engine.h"
 #include "http_server.h"
+#include "inflight.h"
 #include "listen.h"
 #include "log.h"
 #include "notify.h"
@@ -45,6 +46,7 @@ struct daemon {
     bool maps_open;
     struct bpf_state maps;
     uv_loop_t loop;
+    struct inflight *inflight;
     struct prober *prober;
     struct resolver *resolver;
     struct engine *engine;
@@ -122,6 +124,7 @@ static int open_maps(struct daemon *daemon)
         .n_upstreams = daemon->config.upstreams,
         .n_peers = daemon->config.peers,
         .n_slots = daemon->config.slots,
+        .n_inflight = daemon->config.inflight,
         .uid = daemon->user.uid,
         .gid = daemon->user.gid,
     };
@@ -210,9 +213,12 @@ static int set_resolver(struct daemon *daemon)
 
 static int start_services(struct daemon *daemon)
 {
+    const struct durpina_maps maps = bpf_state_maps(&daemon->maps);
     struct failure failure = {.text = "out of memory"};
-    int err = prober_create(&daemon->loop, &daemon->prober);
+    int err = inflight_create(&maps, &daemon->inflight);
 
+    if (err == 0)
+        err = prober_create(&daemon->loop, &daemon->prober);
     if (err == 0)
         err = resolver_create(&daemon->loop, &daemon->resolver);
     if (err == 0) {
@@ -336,6 +342,7 @@ static int serve(struct daemon *daemon)
     if (status != 0)
         return status;
     watch_signals(daemon);
+    inflight_start(daemon->inflight, &daemon->loop);
     engine_start(daemon->engine);
     log_ready(daemon);
     notify("READY=1");
@@ -354,8 +361,8 @@ static void close_handle(uv_handle_t *handle, void *user)
 static void tear_down(struct daemon *daemon)
 {
     /*
-     * While it is still ours: once it is closed, the next controller may have put its own there. Not
-     * possible in a directory of root's once we are not root: the next start replaces it.
+     * While it is still ours: once it is closed, the next controller may have put its own there.
+     * Not possible in a directory of root's once we are not root: the next start replaces it.
      */
     if (daemon->socket_is_ours)
         unlink(daemon->config.socket);
@@ -364,6 +371,7 @@ static void tear_down(struct daemon *daemon)
     engine_destroy(daemon->engine);
     resolver_destroy(daemon->resolver);
     prober_destroy(daemon->prober);
+    inflight_destroy(daemon->inflight);
     for (size_t i = 0; i < sizeof(daemon->signals) / sizeof(daemon->signals[0]); i++)
         if (daemon->signals[i].data != NULL)
             close_handle((uv_handle_t *) &daemon->signals[i], NULL);

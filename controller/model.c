@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
+#include "model_text.h"
+
 struct upstream *model_upstream(const struct model *model, const char *name)
 {
     struct upstream *upstream;
@@ -23,14 +27,14 @@ struct server *model_server(const struct upstream *upstream, const char *name)
 
 struct server *model_server_by_id(const struct upstream *upstream, uint32_t id)
 {
-    for (struct server *server = upstream->servers; server != NULL; server = server->hh.next) {
-        if (server->id == id)
-            return server;
-        for (size_t i = 0; i < server->n_peers; i++)
-            if (server->peers[i]->api_id == id)
-                return server;
-    }
-    return NULL;
+    struct server *server;
+    struct peer *child;
+
+    HASH_FIND(by_id, upstream->servers_by_id, &id, sizeof(id), server);
+    if (server != NULL)
+        return server;
+    HASH_FIND(by_id, upstream->children, &id, sizeof(id), child);
+    return child == NULL ? NULL : child->server;
 }
 
 struct peer *model_find_peer(const struct server *server, const struct addr *addr)
@@ -50,6 +54,51 @@ struct instance *model_instance(const struct model *model, const char *name)
 
     HASH_FIND_STR(model->instances, name, instance);
     return instance;
+}
+
+const struct algorithm *model_algorithm(const char *word, bool ketama)
+{
+    static const struct algorithm algorithms[] = {
+        {"round-robin", false, DURPINA_ASKED_NO_TABLE},
+        {"unweighted-round-robin", false, DURPINA_ASKED_NO_TABLE},
+        {"ip-hash", false, DURPINA_ASKED_HASH},
+        {"consistent-hash", false, DURPINA_ASKED_HASH},
+        {"consistent-hash", true, DURPINA_ASKED_RING},
+        {"least-conn", false, DURPINA_ASKED_NO_TABLE},
+        {"random-two", false, DURPINA_ASKED_NO_TABLE},
+        {"peak-ewma", false, DURPINA_ASKED_NO_TABLE},
+        {"least-time", false, DURPINA_ASKED_NO_TABLE},
+    };
+
+    for (size_t i = 0; i < sizeof(algorithms) / sizeof(algorithms[0]); i++)
+        if (strcmp(algorithms[i].word, word) == 0 && algorithms[i].ketama == ketama)
+            return &algorithms[i];
+    return NULL;
+}
+
+const struct algorithm *model_said_algorithm(const struct instance *instance, const char *upstream)
+{
+    const json_t *said = json_object_get(instance->algorithms, upstream);
+    const char *word = json_string_value(json_object_get(said, "algorithm"));
+
+    return word == NULL ? NULL
+                        : model_algorithm(word, json_is_true(json_object_get(said, "ketama")));
+}
+
+const struct algorithm *model_upstream_algorithm(const struct upstream *upstream)
+{
+    const struct algorithm *algorithm = NULL;
+
+    for (const struct instance *i = upstream->model->instances; i != NULL; i = i->hh.next) {
+        const struct algorithm *said = model_said_algorithm(i, upstream->name);
+
+        if (json_object_get(i->upstreams, upstream->name) == NULL)
+            continue;
+        if (said == NULL || (algorithm != NULL && said != algorithm))
+            return NULL;
+        algorithm = said;
+    }
+    return algorithm;
 }
 
 enum durpina_peer_state model_peer_state(const struct peer *peer)
@@ -90,6 +139,7 @@ void model_free_upstream(struct upstream *upstream)
         model_unlink_server(server);
         model_free_server(server);
     }
+    model_text_relist(upstream);
     for (size_t i = 0; i < upstream->n_monitors; i++)
         model_free_monitor(upstream->monitors[i]);
     free(upstream->monitors);
@@ -109,6 +159,7 @@ struct server *model_new_server(struct upstream *upstream, const struct server_s
     memcpy(server->name, spec->name, sizeof(server->name));
     memcpy(server->host, spec->host, sizeof(server->host));
     server->port = spec->port;
+    server->portless = spec->portless;
     server->is_address = addr_parse(spec->name, spec->port, &addr) == 0;
     server->backup = spec->backup;
     server->base = server->now = spec->settings;
@@ -132,30 +183,70 @@ void model_link_server(struct server *server)
     HASH_ADD_STR(upstream->servers, name, server);
     if (!in_order)
         HASH_SORT(upstream->servers, by_id);
+    HASH_ADD(by_id, upstream->servers_by_id, id, sizeof(server->id), server);
+    if (server->text == NULL)
+        DL_APPEND2(upstream->outdated, server, text_prev, text_next);
+    model_text_relist(upstream);
 }
 
 void model_unlink_server(struct server *server)
 {
-    HASH_DEL(server->upstream->servers, server);
+    struct upstream *upstream = server->upstream;
+
+    HASH_DEL(upstream->servers, server);
+    HASH_DELETE(by_id, upstream->servers_by_id, server);
+    if (server->text == NULL)
+        DL_DELETE2(upstream->outdated, server, text_prev, text_next);
+    model_text_relist(upstream);
+}
+
+void model_revert_server(struct server *server, const struct server *before)
+{
+    struct server links = *server;
+
+    *server = *before;
+    server->text = links.text;
+    server->text_place = links.text_place;
+    server->text_prev = links.text_prev;
+    server->text_next = links.text_next;
+    server->hh = links.hh;
+    server->by_id = links.by_id;
 }
 
 void model_free_server(struct server *server)
 {
     for (size_t i = 0; i < server->n_peers; i++)
         model_free_peer(server->peers[i]);
+    model_text_retire(server->upstream->model, server->text);
     free(server->peers);
     free(server);
 }
 
+void model_set_api_id(struct peer *peer, uint32_t api_id)
+{
+    struct upstream *upstream = peer->server->upstream;
+
+    if (peer->server->is_address) {
+        peer->api_id = api_id;
+        return;
+    }
+    HASH_DELETE(by_id, upstream->children, peer);
+    peer->api_id = api_id;
+    HASH_ADD(by_id, upstream->children, api_id, sizeof(peer->api_id), peer);
+}
+
 struct peer *model_new_peer(struct server *server, const struct addr *addr)
 {
+    struct upstream *upstream = server->upstream;
     struct peer *peer = calloc(1, sizeof(*peer));
 
     if (peer == NULL)
         return NULL;
     peer->server = server;
     peer->id = DURPINA_NONE;
-    peer->api_id = server->is_address ? server->id : server->upstream->next_server_id++;
+    peer->api_id = server->is_address ? server->id : upstream->next_server_id++;
+    if (!server->is_address)
+        HASH_ADD(by_id, upstream->children, api_id, sizeof(peer->api_id), peer);
     if (addr != NULL) {
         peer->resolved = true;
         peer->addr = *addr;
@@ -163,8 +254,26 @@ struct peer *model_new_peer(struct server *server, const struct addr *addr)
     return peer;
 }
 
+void model_set_dirty(struct peer *peer, bool dirty)
+{
+    struct upstream *upstream = peer->server->upstream;
+
+    if (peer->dirty == dirty)
+        return;
+    peer->dirty = dirty;
+    if (dirty)
+        DL_APPEND(upstream->dirty, peer);
+    else
+        DL_DELETE(upstream->dirty, peer);
+}
+
 void model_free_peer(struct peer *peer)
 {
+    struct upstream *upstream = peer->server->upstream;
+
+    model_set_dirty(peer, false);
+    if (!peer->server->is_address)
+        HASH_DELETE(by_id, upstream->children, peer);
     free(peer->probes);
     free(peer->watches);
     free(peer);
@@ -181,7 +290,9 @@ void model_free_instance(struct instance *instance)
 {
     if (instance->hh.tbl != NULL)
         HASH_DEL(instance->model->instances, instance);
+    model_text_retire(instance->model, instance->text);
     json_decref(instance->upstreams);
+    json_decref(instance->algorithms);
     free(instance->name);
     free(instance);
 }
@@ -196,5 +307,6 @@ void model_clear(struct model *model)
     HASH_ITER(hh, model->instances, instance, next_instance)
     model_free_instance(instance);
     json_decref(model->resolver);
-    memset(model, 0, sizeof(*model));
+    /* Snapshots are still good for what has been retired. */
+    *model = (struct model){.n_snapshots = model->n_snapshots, .retired = model->retired};
 }

@@ -49,9 +49,9 @@ int settings_from_json(const json_t *json, struct server_settings *ret)
     return 0;
 }
 
-static json_t *server_to_json(const struct server *server)
+json_t *server_to_json(const struct server *server)
 {
-    json_t *addresses = json_array();
+    json_t *addresses = json_array(), *json;
 
     for (size_t i = 0; i < server->n_peers; i++) {
         const struct peer *peer = server->peers[i];
@@ -63,46 +63,45 @@ static json_t *server_to_json(const struct server *server)
         json_array_append_new(addresses, json_pack("{s:s, s:I}", "address", address, "id",
                                                    (json_int_t) peer->api_id));
     }
-    return json_pack("{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", (json_int_t) server->id,
+    json = json_pack("{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", (json_int_t) server->id,
                      "name", server->name, "backup", server->backup, "dynamic", server->dynamic,
                      "instances", (json_int_t) server->n_instances, "base",
                      settings_to_json(&server->base), "now", settings_to_json(&server->now),
                      "changed", (json_int_t) server->changed, "addresses", addresses);
+    if (json != NULL && server->portless)
+        json_object_set_new(json, "portless", json_true());
+    return json;
 }
 
-static json_t *upstream_to_json(const struct upstream *upstream)
+json_t *upstream_to_json(const struct upstream *upstream)
 {
-    json_t *servers = json_array(), *monitors = json_array();
+    json_t *monitors = json_array();
 
-    for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next)
-        json_array_append_new(servers, server_to_json(s));
     for (size_t i = 0; i < upstream->n_monitors; i++) {
         const struct monitor *m = upstream->monitors[i];
 
         json_array_append_new(monitors, json_pack("{s:s, s:s, s:O}", "id", m->id, "name", m->name,
                                                   "options", m->options));
     }
-    return json_pack("{s:s, s:I, s:I, s:b, s:b, s:o, s:o}", "name", upstream->name, "revision",
+    return json_pack("{s:s, s:I, s:I, s:b, s:b, s:i, s:o}", "name", upstream->name, "revision",
                      (json_int_t) upstream->revision, "next_server_id",
                      (json_int_t) upstream->next_server_id, "created", upstream->created,
-                     "monitoring", upstream->monitoring, "servers", servers, "monitors", monitors);
+                     "monitoring", upstream->monitoring, "asked", (int) upstream->asked, "monitors",
+                     monitors);
+}
+
+json_t *instance_to_json(const struct instance *instance)
+{
+    return json_pack("{s:s, s:I, s:I, s:I, s:s, s:O, s:O}", "name", instance->name, "pid",
+                     (json_int_t) instance->pid, "worker_uid", (json_int_t) instance->worker_uid,
+                     "epoch", (json_int_t) instance->epoch, "token", instance->token, "upstreams",
+                     instance->upstreams, "algorithms", instance->algorithms);
 }
 
 json_t *model_to_json(const struct model *model)
 {
-    json_t *upstreams = json_array(), *instances = json_array();
-
-    for (const struct upstream *u = model->upstreams; u != NULL; u = u->hh.next)
-        json_array_append_new(upstreams, upstream_to_json(u));
-    for (const struct instance *i = model->instances; i != NULL; i = i->hh.next)
-        json_array_append_new(instances,
-                              json_pack("{s:s, s:I, s:I, s:I, s:s, s:O}", "name", i->name, "pid",
-                                        (json_int_t) i->pid, "worker_uid",
-                                        (json_int_t) i->worker_uid, "epoch", (json_int_t) i->epoch,
-                                        "token", i->token, "upstreams", i->upstreams));
-    return json_pack("{s:i, s:I, s:O*, s:o, s:o}", "version", MODEL_JSON_VERSION, "next_epoch",
-                     (json_int_t) model->next_epoch, "resolver", model->resolver, "upstreams",
-                     upstreams, "instances", instances);
+    return json_pack("{s:i, s:I, s:O*}", "version", MODEL_JSON_VERSION, "next_epoch",
+                     (json_int_t) model->next_epoch, "resolver", model->resolver);
 }
 
 static int damaged(struct failure *failure, const char *what, const char *name)
@@ -130,7 +129,7 @@ static int peers_from_json(struct server *server, const json_t *addresses)
         peer = model_new_peer(server, &addr);
         if (peer == NULL)
             return -ENOMEM;
-        peer->api_id = (uint32_t) json_integer_value(id);
+        model_set_api_id(peer, (uint32_t) json_integer_value(id));
         server->peers[server->n_peers++] = peer;
     }
     if (server->n_peers == 0) {
@@ -148,14 +147,15 @@ static int server_from_json(struct upstream *upstream, const json_t *json, struc
     struct server_spec spec = {0};
     const char *name;
     json_int_t id, instances, changed;
-    int backup, dynamic;
+    int backup, dynamic, portless = 0;
     const json_t *base, *now, *addresses;
     struct server *server;
     int err;
 
-    if (json_unpack((json_t *) json, "{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", &id,
-                    "name", &name, "backup", &backup, "dynamic", &dynamic, "instances", &instances,
-                    "base", &base, "now", &now, "changed", &changed, "addresses", &addresses) < 0)
+    if (json_unpack((json_t *) json, "{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o, s?b}", "id",
+                    &id, "name", &name, "backup", &backup, "dynamic", &dynamic, "instances",
+                    &instances, "base", &base, "now", &now, "changed", &changed, "addresses",
+                    &addresses, "portless", &portless) < 0)
         return damaged(failure, "a server of upstream", upstream->name);
     if (server_name_parse(name, 0, &spec, failure) < 0 || model_server(upstream, name) != NULL ||
         strcmp(name, spec.name) != 0 || id < 0 || id >= DURPINA_NONE || !json_is_array(addresses))
@@ -167,6 +167,7 @@ static int server_from_json(struct upstream *upstream, const json_t *json, struc
         return -ENOMEM;
     server->id = (uint32_t) id;
     server->dynamic = dynamic;
+    server->portless = portless;
     server->n_instances = (uint32_t) instances;
     server->changed = (unsigned) changed;
     err = settings_from_json(base, &server->base);
@@ -213,14 +214,15 @@ static int upstream_from_json(struct model *model, const json_t *json, struct fa
 {
     const char *name;
     json_int_t revision, next_server_id;
-    int created, monitoring, err = 0;
+    int created, monitoring, asked = 0, err = 0;
     const json_t *servers, *monitors, *item;
     struct upstream *upstream;
     size_t i;
 
-    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:b, s:b, s:o, s:o}", "name", &name,
+    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:b, s:b, s:o, s:o, s?i}", "name", &name,
                     "revision", &revision, "next_server_id", &next_server_id, "created", &created,
-                    "monitoring", &monitoring, "servers", &servers, "monitors", &monitors) < 0)
+                    "monitoring", &monitoring, "servers", &servers, "monitors", &monitors, "asked",
+                    &asked) < 0)
         return damaged(failure, "an", "upstream");
     if (strlen(name) >= DURPINA_NAME_SIZE || model_upstream(model, name) != NULL || revision < 0 ||
         !json_is_array(servers) || !json_is_array(monitors))
@@ -232,6 +234,8 @@ static int upstream_from_json(struct model *model, const json_t *json, struct fa
     upstream->revision = (uint64_t) revision;
     upstream->created = created;
     upstream->monitoring = monitoring;
+    upstream->asked =
+        (unsigned) asked & (DURPINA_ASKED_HASH | DURPINA_ASKED_RING | DURPINA_ASKED_NO_TABLE);
     upstream->monitors = calloc(json_array_size(monitors) + 1, sizeof(*upstream->monitors));
     if (upstream->monitors == NULL)
         return -ENOMEM;
@@ -250,11 +254,11 @@ static int instance_from_json(struct model *model, const json_t *json, struct fa
     const char *name, *token;
     json_int_t pid, worker_uid, epoch;
     struct instance *instance, *other;
-    json_t *upstreams;
+    json_t *upstreams, *algorithms = NULL;
 
-    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:I, s:s, s:o}", "name", &name, "pid", &pid,
-                    "worker_uid", &worker_uid, "epoch", &epoch, "token", &token, "upstreams",
-                    &upstreams) < 0 ||
+    if (json_unpack((json_t *) json, "{s:s, s:I, s:I, s:I, s:s, s:o, s?o}", "name", &name, "pid",
+                    &pid, "worker_uid", &worker_uid, "epoch", &epoch, "token", &token, "upstreams",
+                    &upstreams, "algorithms", &algorithms) < 0 ||
         strlen(token) != sizeof(instance->token) - 1 || !json_is_object(upstreams))
         return damaged(failure, "an nginx", "instance");
     HASH_FIND_STR(model->instances, name, other);
@@ -270,8 +274,9 @@ static int instance_from_json(struct model *model, const json_t *json, struct fa
     instance->epoch = (uint64_t) epoch;
     memcpy(instance->token, token, sizeof(instance->token));
     instance->upstreams = json_incref(upstreams);
+    instance->algorithms = json_is_object(algorithms) ? json_incref(algorithms) : json_object();
     instance->name = strdup(name);
-    if (instance->name == NULL) {
+    if (instance->name == NULL || instance->algorithms == NULL) {
         model_free_instance(instance);
         return -ENOMEM;
     }

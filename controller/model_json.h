@@ -31,8 +31,12 @@ json_t *settings_to_json(const struct server_settings *settings);
 /* -EINVAL if a field is missing, no integer or out of range. */
 int settings_from_json(const json_t *json, struct server_settings *ret);
 
-/* NULL when out of memory. */
+/* Parts of the state file, each without what model_text.h puts into it: the upstreams and instances
+ * of the model, the servers of an upstream. NULL when out of memory. */
 json_t *model_to_json(const struct model *model);
+json_t *upstream_to_json(const struct upstream *upstream);
+json_t *server_to_json(const struct server *server);
+json_t *instance_to_json(const struct instance *instance);
 
 /*
  * Fills an empty model. Peers get no ids: those are in the maps. -EINVAL with what is wrong in

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What systemd is told and what it hands over: sd_notify(3) and sd_listen_fds(3), without libsystemd. */
+/*
+ * What systemd is told and what it hands over: sd_notify(3) and sd_listen_fds(3), without
+ * libsystemd.
+ */
 #ifndef DURPINAD_NOTIFY_H
 #define DURPINAD_NOTIFY_H
 

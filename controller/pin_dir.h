@@ -32,10 +32,10 @@ struct pin_dir {
 };
 
 /*
- * Opens and locks the directory if it is there with something in it, else its stage. Mounts bpffs at
- * /sys/fs/bpf if path is below and nothing is mounted. *ret is valid and to be closed also after an
- * error. -errno with PIN_DIR_CODE: not in a bpffs, not a directory, another's, writable by others,
- * locked (names the pid), no privilege.
+ * Opens and locks the directory if it is there with something in it, else its stage. Mounts bpffs
+ * at /sys/fs/bpf if path is below and nothing is mounted. *ret is valid and to be closed also after
+ * an error. -errno with PIN_DIR_CODE: not in a bpffs, not a directory, another's, writable by
+ * others, locked (names the pid), no privilege.
  */
 int pin_dir_open(const char *path, uid_t uid, struct pin_dir *ret, struct failure *failure);
 /* Leaves fd open: it is the lock. */

@@ -18,8 +18,8 @@ struct privileges_user {
 };
 
 /*
- * Finds the user to become: by name or number, else (NULL) "durpina" if there is one, else "nobody".
- * -ENOENT: no such user; -EPERM: it is root.
+ * Finds the user to become: by name or number, else (NULL) "durpina" if there is one, else
+ * "nobody". -ENOENT: no such user; -EPERM: it is root.
  */
 int privileges_find_user(const char *name, struct privileges_user *ret);
 
@@ -43,8 +43,8 @@ bool privileges_can_replace(const char *path, const struct privileges_user *user
 
 /*
  * For a file in a directory that the user cannot write and that stays as it is: makes the directory
- * "PATH.d" beside it, for the user alone, moves the file there if it exists, and leaves a link in its
- * place. ret_path (size bytes) is where the file is or will be. -EPERM: others may write the
+ * "PATH.d" beside it, for the user alone, moves the file there if it exists, and leaves a link in
+ * its place. ret_path (size bytes) is where the file is or will be. -EPERM: others may write the
  * directory, or PATH.d is somebody else's; or another -errno.
  */
 int privileges_make_room(const char *path, const struct privileges_user *user, char *ret_path,

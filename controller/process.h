@@ -4,6 +4,7 @@
 #define DURPINAD_PROCESS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /*
@@ -17,5 +18,18 @@ bool process_ends(pid_t pid, int timeout_ms);
 
 /* Whether there is a process with this pid, be it ours or not. */
 bool process_exists(pid_t pid);
+
+/*
+ * When the process began: clock ticks since boot, modulo 2^32 (field 22 of /proc/PID/stat). With
+ * the pid this tells a process from a later one with the same pid. -ESRCH if it has ended, be it
+ * waited for or not; another -errno if that cannot be read here.
+ */
+int process_started(pid_t pid, uint32_t *ret_started);
+
+/*
+ * Whether the process that began then has ended. One that may not be looked at (hidepid) counts as
+ * the same as long as there is one with its pid.
+ */
+bool process_is_gone(pid_t pid, uint32_t started);
 
 #endif

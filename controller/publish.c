@@ -11,21 +11,22 @@ static int out_of_memory(struct failure *failure)
     return fail(failure, ENOMEM, 500, CODE_FULL, "out of memory");
 }
 
-/* The tables of a view in the order of TABLE(). */
-static struct durpina_table *view_table(struct durpina_view *view, size_t index)
+struct durpina_table *publish_view_table(struct durpina_view *view, size_t table)
 {
-    if (index == PEERS)
+    if (table == PEERS)
         return &view->peers;
 
-    struct durpina_tier *tier = &view->tier[(index - 1) / TIER_TABLES];
+    struct durpina_tier *tier = &view->tier[table_tier(table)];
 
-    switch ((index - 1) % TIER_TABLES) {
+    switch (table_kind(table)) {
     case SCHEDULE:
         return &tier->schedule;
     case MEMBERS:
         return &tier->members;
-    default:
+    case HASH:
         return &tier->hash;
+    default:
+        return &tier->ring;
     }
 }
 
@@ -55,14 +56,14 @@ static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word)
     publish->n_live++;
     for (size_t i = 0; i < N_TABLES; i++) {
         struct durpina_table table =
-            durpina_table(&maps, view_table(&state->upstreams[id].view[word & 1], i));
+            durpina_table(&maps, publish_view_table(&state->upstreams[id].view[word & 1], i));
 
         /* Runs that overlap are not ours: the table will be written anew. */
         if (table.length > 0 && arena_reserve(publish->arena, table.offset, table.length) == 0)
-            record->tables[i] = table;
+            record->tables[i].table = table;
     }
-    for (uint32_t i = 0; i < record->tables[PEERS].length; i++) {
-        uint32_t peer = state->slots[record->tables[PEERS].offset + i];
+    for (uint32_t i = 0; i < record->tables[PEERS].table.length; i++) {
+        uint32_t peer = state->slots[record->tables[PEERS].table.offset + i];
 
         if (peer < state->n_peers && state->peers[peer].upstream == id &&
             state->peers[peer].generation != 0 && publish->use[peer] == USE_NEVER) {
@@ -112,6 +113,8 @@ void publish_destroy(struct publish *publish)
 {
     if (publish == NULL)
         return;
+    for (uint32_t id = 0; publish->records != NULL && id < publish->state->n_upstreams; id++)
+        free(publish->records[id].placed);
     arena_destroy(publish->arena);
     free(publish->records);
     free(publish->use);
@@ -130,18 +133,21 @@ static bool owns(const struct publish *publish, uint32_t upstream_id, uint32_t p
 int publish_adopted_peers(struct publish *publish, uint32_t upstream_id, uint32_t **ret_ids,
                           size_t *ret_n)
 {
-    struct durpina_table table = publish->records[upstream_id].tables[PEERS];
+    struct durpina_table table = publish->records[upstream_id].tables[PEERS].table;
     const uint32_t *slots = publish->state->slots + table.offset;
     uint32_t *ids = malloc((table.length + 1) * sizeof(*ids));
     size_t n = 0;
 
     if (ids == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < table.length; i++)
-        if (owns(publish, upstream_id, slots[i]) && !publish->marks[slots[i]]) {
-            publish->marks[slots[i]] = 1;
-            ids[n++] = slots[i];
+    for (uint32_t i = 0; i < table.length; i++) {
+        uint32_t id = DURPINA_LOAD(&slots[i]);
+
+        if (owns(publish, upstream_id, id) && !publish->marks[id]) {
+            publish->marks[id] = 1;
+            ids[n++] = id;
         }
+    }
     for (size_t i = 0; i < n; i++)
         publish->marks[ids[i]] = 0;
     *ret_ids = ids;
@@ -149,38 +155,7 @@ int publish_adopted_peers(struct publish *publish, uint32_t upstream_id, uint32_
     return 0;
 }
 
-static struct durpina_peer_settings settings_of(const struct peer *peer)
-{
-    const struct server *server = peer->server;
-
-    return (struct durpina_peer_settings){
-        .state = model_peer_state(peer),
-        .weight = server->now.weight,
-        .admin = server->now.admin,
-        .health = peer->health,
-        .initial_weight = server->base.weight,
-        .max_fails = server->now.max_fails,
-        .fail_timeout_ms = server->now.fail_timeout_ms,
-        .max_conns = server->now.max_conns,
-        .slow_start_ms = server->now.slow_start_ms,
-    };
-}
-
-static int list_entries(struct publication *p)
-{
-    size_t n = 0;
-
-    for (const struct server *s = p->upstream->servers; s != NULL; s = s->hh.next)
-        n += s->n_peers;
-    p->entries = calloc(n + 1, sizeof(*p->entries));
-    if (p->entries == NULL)
-        return -ENOMEM;
-    for (const struct server *s = p->upstream->servers; s != NULL; s = s->hh.next)
-        for (size_t i = 0; i < s->n_peers; i++)
-            p->entries[p->n_entries++] =
-                (struct entry){.peer = s->peers[i], .settings = settings_of(s->peers[i])};
-    return 0;
-}
+/* --- preparing --- */
 
 static int take_peer_ids(struct publication *p)
 {
@@ -201,8 +176,10 @@ static int take_peer_ids(struct publication *p)
     return 0;
 }
 
-static int prepare(struct publish *publish, struct upstream *upstream, uint64_t now_ms,
-                   bool *ret_stale, struct publication **ret, struct failure *failure)
+/* peers NULL: all of them. */
+static int prepare(struct publish *publish, struct upstream *upstream, struct peer *const *peers,
+                   size_t n_peers, uint64_t now_ms, bool *ret_stale, struct publication **ret,
+                   struct failure *failure)
 {
     const struct bpf_state *state = publish->state;
     struct publication *p = calloc(1, sizeof(*p));
@@ -212,7 +189,10 @@ static int prepare(struct publish *publish, struct upstream *upstream, uint64_t 
         return out_of_memory(failure);
     *p = (struct publication){.publish = publish, .upstream = upstream, .now_ms = now_ms};
 
-    if (list_entries(p) < 0) {
+    /* What a former controller or nobody has published is published in full. */
+    if (upstream->id == DURPINA_NONE || publish->records[upstream->id].placed == NULL)
+        peers = NULL;
+    if (publish_list_entries(p, peers, n_peers) < 0) {
         err = out_of_memory(failure);
         goto abort;
     }
@@ -234,7 +214,14 @@ static int prepare(struct publish *publish, struct upstream *upstream, uint64_t 
                    upstream->name, state->n_peers);
         goto abort;
     }
-    err = publish_make_tables(p, ret_stale);
+    if (peers != NULL) {
+        publish_change_list(p);
+        err = 0;
+    } else {
+        err = publish_replace_list(p);
+    }
+    if (err == 0)
+        err = publish_make_tables(p, ret_stale);
     if (err == -ENOSPC)
         err = fail(failure, ENOSPC, 409, CODE_FULL,
                    "upstream %s: not enough slots in a row, %u of %u are in use: raise \"slots\" "
@@ -254,7 +241,31 @@ abort:
 int publish_prepare(struct publish *publish, struct upstream *upstream, uint64_t now_ms,
                     struct publication **ret, struct failure *failure)
 {
-    return prepare(publish, upstream, now_ms, NULL, ret, failure);
+    return prepare(publish, upstream, NULL, 0, now_ms, NULL, ret, failure);
+}
+
+/* These peers only, which may be none. */
+static int prepare_peers(struct publish *publish, struct upstream *upstream,
+                         struct peer *const *peers, size_t n_peers, uint64_t now_ms,
+                         bool *ret_stale, struct publication **ret, struct failure *failure)
+{
+    static struct peer *const nobody[1]; /* not NULL */
+
+    return prepare(publish, upstream, n_peers == 0 ? nobody : peers, n_peers, now_ms, ret_stale,
+                   ret, failure);
+}
+
+int publish_prepare_peers(struct publish *publish, struct upstream *upstream,
+                          struct peer *const *peers, size_t n_peers, uint64_t now_ms,
+                          struct publication **ret, struct failure *failure)
+{
+    return prepare_peers(publish, upstream, peers, n_peers, now_ms, NULL, ret, failure);
+}
+
+static void free_run(struct publish *publish, struct durpina_table run)
+{
+    if (run.length > 0)
+        arena_free(publish->arena, run.offset, run.length);
 }
 
 void publish_abort(struct publication *p)
@@ -264,9 +275,12 @@ void publish_abort(struct publication *p)
 
     struct publish *publish = p->publish;
 
-    for (size_t i = 0; i < N_TABLES; i++)
+    for (size_t i = 0; i < N_TABLES; i++) {
         if (p->tables[i].is_new)
-            arena_free(publish->arena, p->tables[i].table.offset, p->tables[i].table.length);
+            free_run(publish, p->tables[i].table);
+        free_run(publish, p->tables[i].reserved);
+    }
+    publish_revert_list(p);
     for (size_t i = 0; i < p->n_entries; i++) {
         struct peer *peer = p->entries[i].peer;
 
@@ -287,34 +301,48 @@ void publish_abort(struct publication *p)
     free(p);
 }
 
-/* Frees the peers of the table in force that are not marked. */
-static void free_leaving(struct publish *publish, uint32_t upstream_id, uint64_t now_ms)
+/* --- commit --- */
+
+static void free_unmarked(struct publish *publish, uint32_t id, uint64_t now_ms)
 {
-    struct durpina_table table = publish->records[upstream_id].tables[PEERS];
+    if (publish->marks[id])
+        return;
+    publish_store_free(&publish->state->peers[id]);
+    publish_free_peer_id(publish, id, now_ms);
+    publish->n_owned--;
+}
 
-    for (uint32_t i = 0; i < table.length; i++) {
-        uint32_t id = publish->state->slots[table.offset + i];
+/* Frees the peers of the list that are not marked. What a former controller has published has none
+ * (NULL): those of the table in force, if they are its own. */
+static void free_leaving(struct publish *publish, uint32_t upstream_id, const struct placed *placed,
+                         size_t n_placed, uint64_t now_ms)
+{
+    struct durpina_table table = publish->records[upstream_id].tables[PEERS].table;
 
-        if (!owns(publish, upstream_id, id) || publish->marks[id])
-            continue;
-        publish_store_free(&publish->state->peers[id]);
-        publish_free_peer_id(publish, id, now_ms);
-        publish->n_owned--;
+    for (size_t i = 0; placed != NULL && i < n_placed; i++)
+        free_unmarked(publish, placed[i].id, now_ms);
+    for (uint32_t i = 0; placed == NULL && i < table.length; i++) {
+        uint32_t id = DURPINA_LOAD(&publish->state->slots[table.offset + i]);
+
+        if (owns(publish, upstream_id, id))
+            free_unmarked(publish, id, now_ms);
     }
 }
 
-/* Writes one copy of the state: the view and the settings of the peers in it. */
+/* Brings one copy of the state up to date: the view and the settings of the entries. */
 static void write_copy(const struct publication *p, unsigned copy)
 {
     struct bpf_state *state = p->publish->state;
     struct durpina_view *view = &state->upstreams[p->upstream->id].view[copy];
 
     for (size_t i = 0; i < N_TABLES; i++) {
-        struct durpina_table *table = view_table(view, i);
+        struct durpina_table *table = publish_view_table(view, i);
 
         DURPINA_STORE(&table->offset, p->tables[i].table.offset);
         DURPINA_STORE(&table->length, p->tables[i].table.length);
     }
+    for (size_t i = 0; i < DURPINA_TIERS; i++)
+        DURPINA_STORE(&view->tier[i].weight, publish_record(p)->sums[i].weight);
     for (size_t i = 0; i < p->n_entries; i++)
         store_settings(&state->peers[p->entries[i].peer->id].settings[copy],
                        &p->entries[i].settings);
@@ -325,18 +353,53 @@ static void grow_epoch(struct bpf_state *state)
     __atomic_fetch_add(&state->meta->epoch, 1, __ATOMIC_RELEASE);
 }
 
+/* The list is in force: those who are not in it are free. */
+static void settle_list(struct publication *p)
+{
+    struct publish *publish = p->publish;
+
+    for (size_t i = 0; i < p->n_entries; i++) {
+        p->entries[i].peer->place = (uint32_t) i;
+        publish->marks[p->entries[i].peer->id] = 1;
+    }
+    free_leaving(publish, p->upstream->id, p->former, p->n_former, p->now_ms);
+    for (size_t i = 0; i < p->n_entries; i++)
+        publish->marks[p->entries[i].peer->id] = 0;
+    free(p->former);
+}
+
+static void settle_table(struct publication *p, size_t table)
+{
+    struct laid *laid = &publish_record(p)->tables[table];
+    struct durpina_table *reserved = &publish_record(p)->reserved[table];
+    const struct new_table *new = &p->tables[table];
+
+    if (new->is_new) {
+        free_run(p->publish, laid->table);
+        laid->changes++;
+    }
+    laid->table = new->table;
+    laid->stale = new->stale;
+    if (new->reserved.length > 0)
+        *reserved = new->reserved;
+    if (!laid->stale) {
+        free_run(p->publish, *reserved);
+        *reserved = (struct durpina_table){0, 0};
+    }
+}
+
 void publish_commit(struct publication *p)
 {
     struct publish *publish = p->publish;
     struct upstream *upstream = p->upstream;
-    struct record *record = &publish->records[upstream->id];
+    struct record *record = publish_record(p);
     uint64_t word = record->last_word > upstream->revision ? record->last_word : upstream->revision;
 
     /* durpina_seq.h. The copy that is written first is the one not in force, whatever word the
      * state file has brought along. */
     uint64_t in_force = publish->state->upstreams[upstream->id].publish;
 
-    word++;
+    word = word < PUBLISH_WORD_MAX ? word + 1 : 1;
     if (in_force != 0 && ((word ^ in_force) & 1) == 0)
         word++;
     write_copy(p, word & 1);
@@ -346,29 +409,27 @@ void publish_commit(struct publication *p)
 
     if (p->is_new)
         grow_epoch(publish->state);
-    for (size_t i = 0; i < p->n_entries; i++)
-        publish->marks[p->entries[i].peer->id] = 1;
-    free_leaving(publish, upstream->id, p->now_ms);
-    for (size_t i = 0; i < p->n_entries; i++)
-        publish->marks[p->entries[i].peer->id] = 0;
-    for (size_t i = 0; i < N_TABLES; i++) {
-        if (p->tables[i].is_new)
-            arena_free(publish->arena, record->tables[i].offset, record->tables[i].length);
-        record->tables[i] = p->tables[i].table;
-        record->digests[i] = p->tables[i].digest;
-    }
+    if (p->is_whole)
+        settle_list(p);
+    for (size_t i = 0; i < N_TABLES; i++)
+        settle_table(p, i);
+    if (p->made)
+        record->made_ms = p->now_ms;
+    record->upstream = upstream;
     record->last_word = word;
     upstream->revision = word;
     free(p->entries);
     free(p);
 }
 
-int publish_states(struct publish *publish, struct upstream *upstream, uint64_t now_ms)
+int publish_states(struct publish *publish, struct upstream *upstream, struct peer *const *peers,
+                   size_t n_peers, uint64_t now_ms)
 {
     struct publication *publication;
     struct failure failure;
     bool stale = false;
-    int err = prepare(publish, upstream, now_ms, &stale, &publication, &failure);
+    int err =
+        prepare_peers(publish, upstream, peers, n_peers, now_ms, &stale, &publication, &failure);
 
     if (err < 0)
         return err;
@@ -383,9 +444,11 @@ void publish_remove(struct publish *publish, uint32_t upstream_id, uint64_t now_
     durpina_seq_publish(&publish->state->upstreams[upstream_id].publish, 0);
     durpina_seq_open();
     grow_epoch(publish->state);
-    free_leaving(publish, upstream_id, now_ms);
-    for (size_t i = 0; i < N_TABLES; i++)
-        arena_free(publish->arena, record->tables[i].offset, record->tables[i].length);
+    free_leaving(publish, upstream_id, record->placed, record->n_placed, now_ms);
+    for (size_t i = 0; i < N_TABLES; i++) {
+        free_run(publish, record->tables[i].table);
+        free_run(publish, record->reserved[i]);
+    }
     publish_free_upstream_id(publish, upstream_id, now_ms);
 }
 

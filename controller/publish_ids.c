@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "publish_internal.h"
@@ -110,6 +111,7 @@ void publish_write_identity(struct publish *publish, const struct upstream *upst
             memcpy(record->addr_be, &peer->addr.in6.sin6_addr, sizeof(record->addr_be));
         addr_format(&peer->addr, record->address, sizeof(record->address));
     }
+    record->address_len = (uint16_t) strlen(record->address);
     record->upstream = upstream->id;
     record->server = server->id;
     record->tier = server->backup ? DURPINA_TIER_BACKUP : DURPINA_TIER_PRIMARY;
@@ -135,6 +137,10 @@ int publish_take_upstream_id(struct publish *publish, struct upstream *upstream,
         memset(u->name, 0, sizeof(u->name));
         snprintf(u->name, sizeof(u->name), "%s", upstream->name);
         DURPINA_STORE(&u->generation, upstream->generation);
+        /*
+         * Nobody picks by this record now: what picks of its last owner asked for does not count.
+         */
+        DURPINA_STORE(&publish->state->cursors[id].asked, DURPINA_ASKED_NONE);
         record->live = true;
         publish->n_live++;
         return 0;
@@ -147,6 +153,7 @@ void publish_free_upstream_id(struct publish *publish, uint32_t id, uint64_t now
     struct record *record = &publish->records[id];
     uint64_t last_word = record->last_word;
 
+    free(record->placed);
     memset(record, 0, sizeof(*record));
     record->last_word = last_word;
     record->freed_at_ms = now_ms;

@@ -17,10 +17,18 @@
 #define SCHEDULE_LENGTH_MAX 131072
 
 /*
+ * Shares out length slots by weight: each non-zero weight gets at least one, and what is left goes
+ * to the others by largest remainder, of equal remainders to the first ones. A share is less than
+ * one slot off, as long as no weight is so small that it had to be raised to its one slot.
+ * weights: at most 65535 each. shares: n elements. length: at least the number of non-zero
+ * weights, at most 2^32 - 1. 0, -EINVAL if length is less, or -ENOMEM.
+ */
+int schedule_shares(const uint32_t *weights, size_t n, size_t length, uint32_t *shares);
+
+/*
  * Turns of each peer in one period: weights over their greatest common divisor if that fits into
- * max(SCHEDULE_LENGTH_MAX, n) slots, else shares of exactly that many slots by largest remainder,
- * each non-zero weight at least one. The error of a share is then below one slot, that is below
- * 1/65,536, as long as no weight is so small that it had to be raised to its one slot.
+ * max(SCHEDULE_LENGTH_MAX, n) slots, else schedule_shares() of exactly that many slots; an error of
+ * less than one slot is one below 1/65,536.
  * weights: at most 65535 each, 0 gets no turn. turns: n elements. Returns the length S, at least
  * the number of non-zero weights; 0 if there is none, or -ENOMEM.
  */
@@ -28,7 +36,7 @@ int64_t schedule_turns(const uint32_t *weights, size_t n, uint32_t *turns);
 
 /*
  * Lays out one period: slots[0..length) are set to indexes into turns. length is the sum of turns.
- * O(length log n): earliest deadline first over the windows given above; they can always be met
+ * O(length): earliest deadline first over the windows given above; they can always be met
  * (Baruah et al., Proportionate progress, Algorithmica 15, 1996, for one processor).
  * 0 or -ENOMEM.
  */

@@ -154,6 +154,7 @@ int server_name_parse(const char *text, uint16_t default_port, struct server_spe
         snprintf(ret->name, sizeof(ret->name), "%s", text);
         snprintf(ret->host, sizeof(ret->host), "%s", text);
         ret->port = 0;
+        ret->portless = false;
         ret->set |= SERVER_SET_NAME;
         return 0;
     }
@@ -180,6 +181,7 @@ int server_name_parse(const char *text, uint16_t default_port, struct server_spe
     memcpy(ret->name, name, sizeof(name));
     memcpy(ret->host, host, sizeof(host));
     ret->port = (uint16_t) port;
+    ret->portless = port_text == NULL;
     ret->set |= SERVER_SET_NAME;
     return 0;
 }

@@ -42,6 +42,7 @@ struct server_spec {
     char name[DURPINA_NAME_SIZE]; /* "host:port", "[IPv6]:port", "unix:/path" */
     char host[DURPINA_NAME_SIZE]; /* without port and brackets; "unix:/path" */
     uint16_t port;                /* 0 for unix */
+    bool portless;                /* it was not written: port is the default one */
     bool backup;
     struct server_settings settings;
     unsigned set;           /* enum server_set */

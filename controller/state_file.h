@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A file that always holds one whole state: written beside, synced, renamed into place, and the
- * directory synced. It is reached through a descriptor of its directory that was opened at the start,
- * so it can be written after privileges were dropped, if the user may write into that directory.
+ * directory synced. It is reached through a descriptor of its directory that was opened at the
+ * start, so it can be written after privileges were dropped, if the user may write into that
+ * directory.
  */
 #ifndef DURPINAD_STATE_FILE_H
 #define DURPINAD_STATE_FILE_H
