@@ -3,15 +3,52 @@
 #include "ngx_http_durpina_cdef.h"
 #include "ngx_http_durpina_peer.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#define NGX_HTTP_DURPINA_FFI_TEXT 512
 
-enum {
-    NGX_HTTP_DURPINA_FFI_ROUND_ROBIN = 0,
-    NGX_HTTP_DURPINA_FFI_UNWEIGHTED_ROUND_ROBIN = 1,
-    NGX_HTTP_DURPINA_FFI_HASH = 2,
-    NGX_HTTP_DURPINA_FFI_IP_HASH = 3,
-};
+/* What is said when there is nothing to balance. */
+static const char ngx_http_durpina_ffi_misuse[] =
+    "no upstream is being balanced: to be called in balancer_by_lua*";
+
+/*
+ * A method as a number: its algorithm, whose word it was, what its arguments have decided, its key
+ * and its bound.
+ */
+static uint32_t
+ngx_http_durpina_ffi_pack(const ngx_http_durpina_method_t *m)
+{
+    return m->algorithm | m->word << 4 | m->decided << 8 | m->key << 12 | m->bound << 16;
+}
+
+static ngx_http_durpina_method_t
+ngx_http_durpina_ffi_unpack(uint32_t method)
+{
+    return (ngx_http_durpina_method_t) {
+        .algorithm = method & 0xf,
+        .word = method >> 4 & 0xf,
+        .decided = method >> 8 & 0xf,
+        .key = method >> 12 & 0xf,
+        .bound = method >> 16,
+    };
+}
+
+/* One of those that ngx_http_durpina_ffi_pack() makes? */
+static ngx_uint_t
+ngx_http_durpina_ffi_is_method(const ngx_http_durpina_method_t *m)
+{
+    return m->algorithm < DURPINA_ALGORITHMS && ngx_http_durpina_method_word(m->word)
+           && m->key <= NGX_HTTP_DURPINA_KEY_TEXT && m->bound <= DURPINA_BOUND_MAX;
+}
+
+/* A text that is valid until the next call. */
+static char *
+ngx_http_durpina_ffi_text(void)
+{
+    static char text[NGX_HTTP_DURPINA_FFI_TEXT];
+
+    ngx_memzero(text, sizeof(text));
+
+    return text;
+}
 
 const char *
 ngx_http_durpina_ffi_cdef(void)
@@ -19,108 +56,110 @@ ngx_http_durpina_ffi_cdef(void)
     return NGX_HTTP_DURPINA_FFI_CDEF;
 }
 
-/* As nginx's ip_hash: the first three octets of an IPv4 address, all of an IPv6 address, and one
- * value for all clients of a unix socket. */
-static uint64_t
-ngx_http_durpina_hash_client(struct sockaddr *sa)
+const char *
+ngx_http_durpina_ffi_algorithm(uint32_t i)
 {
-    struct sockaddr_in *sin;
-#if (NGX_HAVE_INET6)
-    struct sockaddr_in6 *sin6;
-#endif
+    const ngx_str_t *word = ngx_http_durpina_method_word(i);
 
-    switch (sa->sa_family) {
-
-    case AF_INET:
-        sin = (struct sockaddr_in *) sa;
-        return XXH3_64bits(&sin->sin_addr.s_addr, 3);
-
-#if (NGX_HAVE_INET6)
-    case AF_INET6:
-        sin6 = (struct sockaddr_in6 *) sa;
-
-        /* An IPv4 client of a dual-stack listener is the same client. */
-        if (IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr)) {
-            return XXH3_64bits(&sin6->sin6_addr.s6_addr[12], 3);
-        }
-
-        return XXH3_64bits(&sin6->sin6_addr, 16);
-#endif
-
-    default:
-        return XXH3_64bits("", 0);
-    }
+    return word ? (const char *) word->data : NULL;
 }
 
-/* Whether r is being balanced; otherwise *err says why not. */
-static ngx_int_t
-ngx_http_durpina_ffi_check(ngx_http_request_t *r, const char **err)
+int
+ngx_http_durpina_ffi_method(const char *word, size_t len, uint32_t *ret_method, const char **err)
 {
-    if (r == NULL || r->upstream == NULL || r->upstream->upstream == NULL
-        || r->upstream->upstream->srv_conf == NULL)
-    {
-        *err = "no upstream is being balanced: to be called in balancer_by_lua*";
+    char                       *text = ngx_http_durpina_ffi_text();
+    ngx_str_t                   name = { len, (u_char *) word };
+    ngx_http_durpina_method_t   method;
+
+    *err = text;
+
+    if (ngx_http_durpina_method(&name, &method, text, NGX_HTTP_DURPINA_FFI_TEXT - 1) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (ngx_http_durpina.maps.meta == NULL) {
-        *err = "the maps are not mapped";
-        return NGX_ERROR;
-    }
+    *ret_method = ngx_http_durpina_ffi_pack(&method);
 
     return NGX_OK;
 }
 
 int
-ngx_http_durpina_ffi_balance(ngx_http_request_t *r, int algorithm, const char *key, size_t key_len,
-    const char **err)
+ngx_http_durpina_ffi_method_option(uint32_t packed, const char *word, size_t len,
+    uint32_t *ret_method, const char **err)
 {
-    if (ngx_http_durpina_ffi_check(r, err) != NGX_OK) {
+    char                       *text = ngx_http_durpina_ffi_text();
+    ngx_str_t                   option = { len, (u_char *) word };
+    ngx_http_durpina_method_t   method = ngx_http_durpina_ffi_unpack(packed);
+
+    *err = text;
+
+    if (!ngx_http_durpina_ffi_is_method(&method)
+        || ngx_http_durpina_method_option(&method, &option, text, NGX_HTTP_DURPINA_FFI_TEXT - 1)
+           != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    switch (algorithm) {
+    *ret_method = ngx_http_durpina_ffi_pack(&method);
 
-    case NGX_HTTP_DURPINA_FFI_ROUND_ROBIN:
-        return ngx_http_durpina_balance(r, DURPINA_ROUND_ROBIN, 0, err);
+    return NGX_OK;
+}
 
-    case NGX_HTTP_DURPINA_FFI_UNWEIGHTED_ROUND_ROBIN:
-        return ngx_http_durpina_balance(r, DURPINA_UNWEIGHTED_ROUND_ROBIN, 0, err);
+int
+ngx_http_durpina_ffi_method_has_key(uint32_t method)
+{
+    return ngx_http_durpina_ffi_unpack(method).key == NGX_HTTP_DURPINA_KEY_TEXT;
+}
 
-    case NGX_HTTP_DURPINA_FFI_HASH:
-        return ngx_http_durpina_balance(r, DURPINA_HASH, XXH3_64bits(key, key_len), err);
+int
+ngx_http_durpina_ffi_balance(ngx_http_request_t *r, uint32_t packed, const char *key,
+    size_t key_len, const char **err)
+{
+    uint64_t                      hash;
+    ngx_int_t                     rc;
+    ngx_http_durpina_method_t     method = ngx_http_durpina_ffi_unpack(packed);
+    ngx_http_durpina_peer_data_t *d = ngx_http_durpina_balancing(r);
 
-    case NGX_HTTP_DURPINA_FFI_IP_HASH:
-        return ngx_http_durpina_balance(r, DURPINA_HASH,
-                                        ngx_http_durpina_hash_client(r->connection->sockaddr), err);
-
-    default:
-        *err = "unknown algorithm";
+    if (d == NULL || !ngx_http_durpina_ffi_is_method(&method)) {
+        *err = ngx_http_durpina_ffi_misuse;
         return NGX_ERROR;
     }
+
+    hash = ngx_http_durpina_hash(d, &method, (const u_char *) key, key_len);
+
+    rc = ngx_http_durpina_pick(d, &method, hash, err);
+
+    return rc == NGX_OK ? ngx_http_durpina_hand_over(d, err) : rc;
 }
 
 int
 ngx_http_durpina_ffi_balance_peer(ngx_http_request_t *r, uint32_t peer, uint32_t generation,
     const char **err)
 {
-    if (ngx_http_durpina_ffi_check(r, err) != NGX_OK) {
+    ngx_int_t                     rc;
+    ngx_http_durpina_peer_data_t *d = ngx_http_durpina_balancing(r);
+
+    if (d == NULL) {
+        *err = ngx_http_durpina_ffi_misuse;
         return NGX_ERROR;
     }
 
-    return ngx_http_durpina_balance_peer(r, peer, generation, err);
+    rc = ngx_http_durpina_pick_peer(d, peer, generation, err);
+
+    return rc == NGX_OK ? ngx_http_durpina_hand_over(d, err) : NGX_BUSY;
 }
 
 int
 ngx_http_durpina_ffi_current_upstream(ngx_http_request_t *r, const char **ret_name,
     size_t *ret_len)
 {
-    if (r == NULL || r->upstream == NULL || r->upstream->upstream == NULL) {
+    ngx_http_durpina_peer_data_t *d = ngx_http_durpina_balancing(r);
+
+    if (d == NULL) {
         return NGX_DECLINED;
     }
 
-    *ret_name = (const char *) r->upstream->upstream->host.data;
-    *ret_len = r->upstream->upstream->host.len;
+    *ret_name = (const char *) d->block->host.data;
+    *ret_len = d->block->host.len;
 
     return NGX_OK;
 }
@@ -292,7 +331,7 @@ ngx_http_durpina_ffi_peer(uint32_t id, uint32_t generation, struct ngx_http_durp
     ret->fails = durpina_fails(c, s.fail_timeout_ms, ngx_current_msec);
     ret->temp_down = durpina_is_temp_down(c, ngx_current_msec);
     ret->reserved = 0;
-    ret->requests = DURPINA_LOAD(&c->requests);
+    ret->requests = DURPINA_LOAD(&c->requests) + ret->active;
     ret->failed = DURPINA_LOAD(&c->failed);
     ret->unavail = DURPINA_LOAD(&c->unavail);
 
@@ -304,6 +343,9 @@ ngx_http_durpina_ffi_peer(uint32_t id, uint32_t generation, struct ngx_http_durp
     ret->received = DURPINA_LOAD(&c->received);
     ret->header_ms = DURPINA_LOAD(&c->header_ms);
     ret->response_ms = DURPINA_LOAD(&c->response_ms);
+    ret->connect_ms = DURPINA_LOAD(&c->connect_ms);
+    ret->header_us = durpina_latency_us(&c->header, ngx_current_msec);
+    ret->last_byte_us = durpina_latency_us(&c->last_byte, ngx_current_msec);
 
     return NGX_OK;
 }
@@ -403,12 +445,11 @@ int
 ngx_http_durpina_ffi_exchange(const char *request, size_t len, char *response, size_t size,
     uint32_t timeout_ms, size_t *ret_len, const char **err)
 {
-    static char text[512];
+    char *text = ngx_http_durpina_ffi_text();
 
-    ngx_memzero(text, sizeof(text));
     *err = text;
 
     return ngx_http_durpina_exchange(ngx_http_durpina_ffi_socket(), (const u_char *) request, len,
                                      (u_char *) response, size, timeout_ms, ret_len, text,
-                                     sizeof(text) - 1);
+                                     NGX_HTTP_DURPINA_FFI_TEXT - 1);
 }

@@ -43,21 +43,37 @@ struct ngx_http_durpina_ffi_peer {
     uint64_t received;
     uint64_t header_ms;
     uint64_t response_ms;
+    uint64_t connect_ms;
+    uint64_t header_us; /* latencies that fade; 0: none yet */
+    uint64_t last_byte_us;
 };
 
 /* The C declarations of this header, for ffi.cdef(). */
 const char *ngx_http_durpina_ffi_cdef(void);
 
+/* Word of the algorithm i, from 0; NULL: there are no more. */
+const char *ngx_http_durpina_ffi_algorithm(uint32_t i);
+
+/* The method that an algorithm's word stands for; NGX_ERROR with *err, a text valid until the next
+ * call. */
+int ngx_http_durpina_ffi_method(const char *word, size_t len, uint32_t *ret_method,
+                                const char **err);
+
+/* The method with one argument more; likewise. */
+int ngx_http_durpina_ffi_method_option(uint32_t method, const char *word, size_t len,
+                                       uint32_t *ret_method, const char **err);
+
+/* Whether the method goes by a key. */
+int ngx_http_durpina_ffi_method_has_key(uint32_t method);
+
 /*
  * Picks a peer for the request in its balancer phase and makes it the current one. From the first
  * call on the request is ours: each try ends in the counters exactly once, each retry calls the
- * balancer again and goes to a peer not yet tried.
- *   algorithm   0 round robin, 1 unweighted round robin, 2 hash of key, 3 hash of the client's
- *               address (key ignored)
- * NGX_OK; NGX_BUSY: no peer is available; NGX_DECLINED: the upstream is not known to the controller;
- * NGX_ERROR: misuse. *err is a static text for all but NGX_OK.
+ * balancer again and goes to a peer not yet tried. An empty key stands for the client's address.
+ * NGX_OK; NGX_BUSY: no peer is available; NGX_DECLINED: the upstream is not known to the
+ * controller; NGX_ERROR: misuse. *err is a static text for all but NGX_OK.
  */
-int ngx_http_durpina_ffi_balance(struct ngx_http_request_s *r, int algorithm, const char *key,
+int ngx_http_durpina_ffi_balance(struct ngx_http_request_s *r, uint32_t method, const char *key,
                                  size_t key_len, const char **err);
 
 /* As above for a peer that Lua chose (Balancer.add): by id and generation. NGX_BUSY if it may not
@@ -65,7 +81,7 @@ int ngx_http_durpina_ffi_balance(struct ngx_http_request_s *r, int algorithm, co
 int ngx_http_durpina_ffi_balance_peer(struct ngx_http_request_s *r, uint32_t peer,
                                       uint32_t generation, const char **err);
 
-/* Name of the upstream that the request is being sent to, not ending in NUL. NGX_DECLINED: none. */
+/* Name of the upstream that is being balanced, not ending in NUL. NGX_DECLINED: none. */
 int ngx_http_durpina_ffi_current_upstream(struct ngx_http_request_s *r, const char **ret_name,
                                           size_t *ret_len);
 
@@ -108,8 +124,8 @@ int ngx_http_durpina_ffi_upstream_block(const char *name, size_t len, const char
 /*
  * One blocking exchange on the control socket, for phases that cannot yield and that serve no
  * request (init_worker): sends request and reads until the controller closes the connection.
- * timeout_ms bounds it all. *ret_len bytes of the answer are in response; NGX_ERROR with *err, a text
- * valid until the next call.
+ * timeout_ms bounds it all. *ret_len bytes of the answer are in response; NGX_ERROR with *err, a
+ * text valid until the next call.
  */
 int ngx_http_durpina_ffi_exchange(const char *request, size_t len, char *response, size_t size,
                                   uint32_t timeout_ms, size_t *ret_len, const char **err);

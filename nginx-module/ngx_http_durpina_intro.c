@@ -116,7 +116,7 @@ ngx_http_durpina_json_field(ngx_str_t *json, const char *name)
 static ngx_int_t
 ngx_http_durpina_accept(ngx_str_t *answer, char *err, size_t size)
 {
-    u_char *token, *epoch, *p, *text, *last = answer->data + answer->len;
+    u_char *token, *epoch, *p, *to, *text, *last = answer->data + answer->len;
 
     if (answer->len > sizeof("HTTP/1.1 200") && ngx_strncmp(answer->data + 9, "200", 3) == 0) {
         token = ngx_http_durpina_json_field(answer, "\"token\"");
@@ -137,14 +137,14 @@ ngx_http_durpina_accept(ngx_str_t *answer, char *err, size_t size)
     text = ngx_http_durpina_json_field(answer, "\"text\"");
 
     if (text && *text == '"') {
-        for (p = ++text; p < last && *p != '"'; p++) {
-            if (*p == '\\') {
+        for (to = ++text, p = text; p < last && *p != '"'; *to++ = *p++) {
+            if (*p == '\\' && p + 1 < last) {
                 p++;
             }
         }
 
         ngx_snprintf((u_char *) err, size, "the controller refused the upstreams: %*s%Z",
-                     (size_t) (ngx_min(p, last) - text), text);
+                     (size_t) (to - text), text);
 
     } else {
         ngx_snprintf((u_char *) err, size,
@@ -162,6 +162,7 @@ ngx_http_durpina_describe(ngx_cycle_t *cycle, ngx_pool_t *pool, ngx_str_t *ret)
     ngx_uint_t                       n, forks;
     ngx_core_conf_t                 *ccf;
     ngx_http_durpina_text_t          text;
+    ngx_http_durpina_srv_conf_t     *dscf;
     ngx_http_upstream_srv_conf_t   **uscfp;
     ngx_http_upstream_main_conf_t   *umcf;
 
@@ -192,14 +193,21 @@ ngx_http_durpina_describe(ngx_cycle_t *cycle, ngx_pool_t *pool, ngx_str_t *ret)
         ngx_http_durpina_append(&text, "%s{\"name\":", n++ ? "," : "");
         ngx_http_durpina_append_string(&text, &uscfp[i]->host);
 
-        /*
-         * Whether the balancer is written in Lua cannot be asked. It takes no backup servers, which
-         * tells it from nginx's round robin and least_conn.
-         */
+        dscf = ngx_http_conf_upstream_srv_conf(uscfp[i], ngx_http_durpina_module);
+
         ngx_http_durpina_append(&text, ",\"durpina\":%s,",
-                                uscfp[i]->peer.init_upstream
-                                && !(uscfp[i]->flags & NGX_HTTP_UPSTREAM_BACKUP)
-                                    ? "true" : "false");
+                                dscf->native || ngx_http_durpina_is_lua(uscfp[i]) ? "true"
+                                                                                : "false");
+
+        if (dscf->native) {
+            ngx_http_durpina_append(&text, "\"algorithm\":\"%V\",",
+                                    ngx_http_durpina_method_word(dscf->method.word));
+
+            if (dscf->method.algorithm == DURPINA_RING) {
+                ngx_http_durpina_append(&text, "\"ketama\":true,");
+            }
+        }
+
         ngx_http_durpina_append_servers(&text, uscfp[i]);
         ngx_http_durpina_append(&text, "}");
     }
@@ -402,8 +410,8 @@ ngx_http_durpina_exchange(const char *path, const u_char *request, size_t len, u
 
         if (ngx_errno != NGX_EAGAIN || ngx_http_durpina_now() >= deadline) {
             ngx_snprintf((u_char *) err, size,
-                         "cannot connect to the controller at \"%s\": %s; start it first: durpinad, "
-                         "or systemctl start durpinad%Z", path, failed);
+                         "cannot connect to the controller at \"%s\": %s; start it first: "
+                         "durpinad, or systemctl start durpinad%Z", path, failed);
             (void) close(fd);
             return NGX_ERROR;
         }

@@ -3,9 +3,10 @@
  * Opens the pins, checks that they are what durpina_abi.h says, and maps them. Plain bpf(2) calls:
  * nginx does not need libbpf.
  *
- * A map opened for reading only cannot be mapped at all (the kernel answers EINVAL), so the pins are
- * opened read-write by the master and mapped PROT_READ; the kernel then denies mprotect(PROT_WRITE)
- * on that mapping for ever, and the descriptor is closed before any worker exists.
+ * A map opened for reading only cannot be mapped at all (the kernel answers EINVAL), so the pins
+ * are opened read-write by the master and mapped PROT_READ; the kernel then denies
+ * mprotect(PROT_WRITE) on that mapping for ever, and the descriptor is closed before any worker
+ * exists.
  */
 #include "ngx_http_durpina_module.h"
 
@@ -26,9 +27,10 @@ static const ngx_http_durpina_map_type_t ngx_http_durpina_map_types[] = {
     { "slots", sizeof(struct durpina_slots), 0 },
     { "counters", sizeof(struct durpina_counters), 1 },
     { "cursors", sizeof(struct durpina_cursor), 1 },
+    { "inflight", sizeof(struct durpina_inflight), 1 },
 };
 
-enum { META, UPSTREAMS, PEERS, SLOTS, COUNTERS, CURSORS, MAPS };
+enum { META, UPSTREAMS, PEERS, SLOTS, COUNTERS, CURSORS, INFLIGHT, MAPS };
 
 typedef struct {
     int      fd;
@@ -97,7 +99,12 @@ ngx_http_durpina_map(ngx_str_t *pin, char *err, size_t size)
         return NGX_OK;
     }
 
-    /* Workers of the old configuration have mappings of their own; the master picks no peer. */
+    /*
+     * Workers of the old configuration have mappings of their own, and the master picks no peer.
+     * With "master_process off" this is the worker, and what it has in flight lies in the old maps.
+     */
+    ngx_http_durpina_finish_all();
+    ngx_http_durpina_inflight_release();
     ngx_http_durpina_unmap(ngx_http_durpina_mapped);
     ngx_memcpy(ngx_http_durpina_mapped, fresh, sizeof(fresh));
 
@@ -107,9 +114,11 @@ ngx_http_durpina_map(ngx_str_t *pin, char *err, size_t size)
     maps->slots = fresh[SLOTS].addr;
     maps->counters = fresh[COUNTERS].addr;
     maps->cursors = fresh[CURSORS].addr;
+    maps->inflight = fresh[INFLIGHT].addr;
     maps->n_upstreams = ngx_min(fresh[UPSTREAMS].entries, fresh[CURSORS].entries);
     maps->n_peers = ngx_min(fresh[PEERS].entries, fresh[COUNTERS].entries);
     maps->n_slots = fresh[SLOTS].entries * DURPINA_SLOTS_PER_ROW;
+    maps->n_inflight = fresh[INFLIGHT].entries;
 
     return NGX_OK;
 }
@@ -142,8 +151,8 @@ ngx_http_durpina_open_map(ngx_str_t *pin, const ngx_http_durpina_map_type_t *typ
 
         } else if (ngx_errno == NGX_EPERM || ngx_errno == NGX_EACCES) {
             ngx_snprintf((u_char *) err, size,
-                         "opening the pinned map \"%s\" is not permitted: the nginx master must run "
-                         "as root%Z", path);
+                         "opening the pinned map \"%s\" is not permitted: the nginx master must "
+                         "run as root%Z", path);
 
         } else {
             ngx_snprintf((u_char *) err, size, "opening the pinned map \"%s\" failed: %s%Z", path,
@@ -171,8 +180,9 @@ ngx_http_durpina_open_map(ngx_str_t *pin, const ngx_http_durpina_map_type_t *typ
         || info.value_size != type->value_size || !(info.map_flags & BPF_F_MMAPABLE))
     {
         ngx_snprintf((u_char *) err, size,
-                     "\"%s\" is not a map of this version of durpina (type %uD, value of %uD bytes, "
-                     "expected an array of %uz): use a module and a durpinad of the same version%Z",
+                     "\"%s\" is not a map of this version of durpina (type %uD, value of %uD "
+                     "bytes, expected an array of %uz): use a module and a durpinad of the same "
+                     "version%Z",
                      path, info.type, info.value_size, type->value_size);
         return NGX_ERROR;
     }
@@ -217,10 +227,10 @@ ngx_http_durpina_check_meta(ngx_str_t *pin, const struct durpina_meta *meta, cha
 
     if (meta->abi_major != DURPINA_ABI_MAJOR || meta->layout_hash != DURPINA_LAYOUT_HASH) {
         ngx_snprintf((u_char *) err, size,
-                     "the maps below \"%V\" have layout %uD.%uD (%xL), this module reads %d.%d (%xL): "
-                     "use a module and a durpinad of the same version%Z", pin, meta->abi_major,
-                     meta->abi_minor, meta->layout_hash, DURPINA_ABI_MAJOR, DURPINA_ABI_MINOR,
-                     DURPINA_LAYOUT_HASH);
+                     "the maps below \"%V\" have layout %uD.%uD (%xL), this module reads %d.%d "
+                     "(%xL): use a module and a durpinad of the same version%Z", pin,
+                     meta->abi_major, meta->abi_minor, meta->layout_hash,
+                     DURPINA_ABI_MAJOR, DURPINA_ABI_MINOR, DURPINA_LAYOUT_HASH);
         return NGX_ERROR;
     }
 

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "ngx_http_durpina_module.h"
+#include "ngx_http_durpina_keepalive.h"
+
+#include <sys/random.h>
+
+#define NGX_HTTP_DURPINA_SAY_INTERVAL 60000 /* ms */
 
 static void *ngx_http_durpina_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_durpina_init_main_conf(ngx_conf_t *cf, void *conf);
@@ -7,9 +11,12 @@ static void *ngx_http_durpina_create_srv_conf(ngx_conf_t *cf);
 static ngx_int_t ngx_http_durpina_postconfiguration(ngx_conf_t *cf);
 static char *ngx_http_durpina_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_durpina_init_module(ngx_cycle_t *cycle);
+static ngx_int_t ngx_http_durpina_init_process(ngx_cycle_t *cycle);
 static void ngx_http_durpina_exit_process(ngx_cycle_t *cycle);
 
-ngx_http_durpina_state_t ngx_http_durpina;
+ngx_http_durpina_state_t ngx_http_durpina = {
+    .picks = { &ngx_http_durpina.picks, &ngx_http_durpina.picks },
+};
 
 static ngx_command_t ngx_http_durpina_commands[] = {
 
@@ -25,6 +32,20 @@ static ngx_command_t ngx_http_durpina_commands[] = {
       ngx_http_durpina_path,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_durpina_main_conf_t, pin),
+      NULL },
+
+    { ngx_string("durpina"),
+      NGX_HTTP_UPS_CONF|NGX_CONF_1MORE,
+      ngx_http_durpina_directive,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("durpina_keepalive"),
+      NGX_HTTP_UPS_CONF|NGX_CONF_1MORE,
+      ngx_http_durpina_keepalive,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
       NULL },
 
       ngx_null_command
@@ -51,7 +72,7 @@ ngx_module_t ngx_http_durpina_module = {
     NGX_HTTP_MODULE,               /* module type */
     NULL,                          /* init master */
     ngx_http_durpina_init_module,  /* init module */
-    NULL,                          /* init process */
+    ngx_http_durpina_init_process, /* init process */
     NULL,                          /* init thread */
     NULL,                          /* exit thread */
     ngx_http_durpina_exit_process, /* exit process */
@@ -106,6 +127,12 @@ ngx_http_durpina_postconfiguration(ngx_conf_t *cf)
     char                          err[512];
     ngx_http_durpina_main_conf_t *dmcf;
 
+    if (ngx_http_durpina_keepalive_check(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_durpina_wrap_lua(cf);
+
     if (ngx_test_config || ngx_process == NGX_PROCESS_SIGNALLER
         || ngx_is_init_cycle(cf->cycle->old_cycle) || ngx_http_durpina.token[0])
     {
@@ -122,8 +149,6 @@ ngx_http_durpina_postconfiguration(ngx_conf_t *cf)
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "durpina: %s", err);
         return NGX_ERROR;
     }
-
-    ngx_queue_init(&ngx_http_durpina.picks);
 
     return NGX_OK;
 }
@@ -175,9 +200,6 @@ ngx_http_durpina_init_module(ngx_cycle_t *cycle)
     ngx_memzero(err, sizeof(err)); /* ngx_snprintf() that ran out of space wrote no NUL */
 
     first = ngx_is_init_cycle(cycle->old_cycle);
-    if (first) {
-        ngx_queue_init(&ngx_http_durpina.picks);
-    }
 
     if (ngx_http_durpina_introduce(cycle, dmcf, err, sizeof(err) - 1) == NGX_OK
         && ngx_http_durpina_map(&dmcf->pin, err, sizeof(err) - 1) == NGX_OK)
@@ -196,11 +218,36 @@ ngx_http_durpina_init_module(ngx_cycle_t *cycle)
     return NGX_OK;
 }
 
+static ngx_int_t
+ngx_http_durpina_init_process(ngx_cycle_t *cycle)
+{
+    uint64_t *random = &ngx_http_durpina.random;
+
+    if (getrandom(random, sizeof(*random), 0) != sizeof(*random)) {
+        *random = ((uint64_t) ngx_pid << 32) ^ ngx_current_msec;
+    }
+
+    return ngx_http_durpina_keepalive_init_process(cycle);
+}
+
 static void
 ngx_http_durpina_exit_process(ngx_cycle_t *cycle)
 {
     /* A fast shutdown leaves requests, and so their share of the active counts, behind. */
-    if (ngx_http_durpina.maps.meta) {
-        ngx_http_durpina_finish_all();
+    ngx_http_durpina_finish_all();
+    ngx_http_durpina_inflight_release();
+}
+
+ngx_uint_t
+ngx_http_durpina_may_say(ngx_http_durpina_saying_e what)
+{
+    static ngx_msec_t said[NGX_HTTP_DURPINA_SAYINGS]; /* 0: never */
+
+    if (said[what] && ngx_current_msec - said[what] < NGX_HTTP_DURPINA_SAY_INTERVAL) {
+        return 0;
     }
+
+    said[what] = ngx_current_msec;
+
+    return 1;
 }

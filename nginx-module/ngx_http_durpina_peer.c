@@ -1,69 +1,129 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One request: its picks, and the end of each of them exactly once.
+ * Picks and their ends.
  *
- * The balancer phase runs inside peer.get of ngx_lua, perhaps itself inside keepalive's. With the
- * first pick the request's peer callbacks are replaced by those below, which wrap whatever was there.
- * From then on every end of a try passes through free(): success, failure, retry, a client that goes
- * away. What never gets there (a balancer that raises after its pick, a worker that exits) is
- * finished by the cleanup of the request's pool and at the exit of the process.
+ * With a peer, peer.get sets pc->sockaddr; from then on nginx ends the try by exactly one
+ * peer.free, whatever happens to the request. What a worker that exits has not freed is finished by
+ * ngx_http_durpina_finish_all().
  */
+#include "ngx_http_durpina_keepalive.h"
 #include "ngx_http_durpina_peer.h"
 
-#include <dlfcn.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
-/* ngx_lua's own way to name the peer; its peer data are private to it. */
-typedef int (*ngx_http_durpina_set_peer_pt)(ngx_http_request_t *r, const u_char *addr,
-    size_t addr_len, int port, char **err);
+static ngx_int_t ngx_http_durpina_picked(ngx_http_durpina_peer_data_t *d,
+    enum durpina_pick_error rc, struct durpina_try *entry, const char **err);
+static ngx_int_t ngx_http_durpina_unix_address(ngx_pool_t *pool, const struct durpina_peer *peer,
+    ngx_http_durpina_address_t *address, ngx_peer_connection_t *pc);
+static void ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outcome,
+    const struct durpina_sample *sample);
 
-typedef struct {
-    ngx_http_upstream_t          *upstream;
+/* Who was tried before the first failure; never written to. */
+static struct durpina_tried ngx_http_durpina_nobody;
 
-    struct durpina_tried          tried;
-    struct durpina_pick           pick;
-    ngx_queue_t                   queue; /* in ngx_http_durpina.picks while picked */
-    unsigned                      picked:1;
+void
+ngx_http_durpina_prepare(ngx_http_durpina_peer_data_t *d, ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *block)
+{
+    d->request = r;
+    d->upstream = r->upstream;
+    d->block = block;
+    d->conf = ngx_http_conf_upstream_srv_conf(block, ngx_http_durpina_module);
+    d->picked = 0;
+    d->begun = 0;
+    d->addressed = 0;
+    d->ours = 0;
+    d->tried = &ngx_http_durpina_nobody;
+}
 
-    /* what was there before */
-    void                         *data;
-    ngx_event_get_peer_pt         get;
-    ngx_event_free_peer_pt        free;
-    ngx_event_notify_peer_pt      notify;
-#if (NGX_HTTP_SSL)
-    ngx_event_set_peer_session_pt set_session;
-    ngx_event_save_peer_session_pt save_session;
+/* --- picking --- */
+
+/*
+ * What hashes go by instead of a key. As nginx's ip_hash: the first three octets of an IPv4
+ * address, all of an IPv6 one, and the same for all clients of a unix socket.
+ */
+static size_t
+ngx_http_durpina_client(struct sockaddr *sa, const u_char **ret_key)
+{
+#if (NGX_HAVE_INET6)
+    struct sockaddr_in6 *sin6;
 #endif
-} ngx_http_durpina_peer_data_t;
 
-static ngx_http_durpina_peer_data_t *ngx_http_durpina_peer_data(ngx_http_request_t *r);
-static void ngx_http_durpina_take_over(ngx_http_request_t *r,
-    ngx_http_durpina_peer_data_t *d);
-static ngx_int_t ngx_http_durpina_use(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d,
-    const char **err);
-static void ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outcome);
-static void ngx_http_durpina_forget(ngx_http_durpina_peer_data_t *d);
-static void ngx_http_durpina_account(ngx_http_durpina_peer_data_t *d);
-static ngx_int_t ngx_http_durpina_get_peer(ngx_peer_connection_t *pc, void *data);
-static void ngx_http_durpina_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state);
-static void ngx_http_durpina_notify_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t type);
-#if (NGX_HTTP_SSL)
-static ngx_int_t ngx_http_durpina_set_session(ngx_peer_connection_t *pc, void *data);
-static void ngx_http_durpina_save_session(ngx_peer_connection_t *pc, void *data);
+    switch (sa->sa_family) {
+
+    case AF_INET:
+        *ret_key = (u_char *) &((struct sockaddr_in *) sa)->sin_addr;
+        return 3;
+
+#if (NGX_HAVE_INET6)
+    case AF_INET6:
+        sin6 = (struct sockaddr_in6 *) sa;
+
+        /* An IPv4 client of a dual-stack listener is the same client. */
+        if (IN6_IS_ADDR_V4MAPPED(&sin6->sin6_addr)) {
+            *ret_key = &sin6->sin6_addr.s6_addr[12];
+            return 3;
+        }
+
+        *ret_key = sin6->sin6_addr.s6_addr;
+        return 16;
 #endif
-static void ngx_http_durpina_cleanup(void *data);
 
-/* Finds the upstream of the request in the maps; a change of upstreams makes it look again. */
+    default:
+        *ret_key = (u_char *) "";
+        return 0;
+    }
+}
+
+uint64_t
+ngx_http_durpina_hash(ngx_http_durpina_peer_data_t *d, const ngx_http_durpina_method_t *method,
+    const u_char *key, size_t len)
+{
+    ngx_connection_t *c = d->request->connection;
+
+    switch (method->algorithm) {
+
+    case DURPINA_ROUND_ROBIN:
+    case DURPINA_UNWEIGHTED_ROUND_ROBIN:
+        return 0;
+
+    case DURPINA_HASH:
+    case DURPINA_RING:
+        break;
+
+    default:
+        return ngx_http_durpina_random();
+    }
+
+    if (method->key == NGX_HTTP_DURPINA_KEY_TEXT && len == 0
+        && ngx_http_durpina_may_say(NGX_HTTP_DURPINA_SAY_NO_KEY))
+    {
+        ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                      "durpina: consistent-hash without a key goes by the client's address, in "
+                      "upstream \"%V\"", &d->block->host);
+    }
+
+    if (method->key == NGX_HTTP_DURPINA_KEY_CLIENT || len == 0) {
+        len = ngx_http_durpina_client(c->sockaddr, &key);
+    }
+
+    return method->algorithm == DURPINA_RING ? ngx_crc32_long((u_char *) key, len)
+                                             : XXH3_64bits(key, len);
+}
+
+/* Finds the block's upstream in the maps, once it has come or gone. */
 static ngx_http_durpina_srv_conf_t *
-ngx_http_durpina_find(ngx_http_upstream_srv_conf_t *uscf, ngx_uint_t again)
+ngx_http_durpina_find(ngx_http_durpina_peer_data_t *d, ngx_uint_t again)
 {
     uint64_t                     epoch;
-    ngx_http_durpina_srv_conf_t *dscf;
+    ngx_str_t                   *name = &d->block->host;
+    ngx_http_durpina_srv_conf_t *dscf = d->conf;
 
-    dscf = ngx_http_conf_upstream_srv_conf(uscf, ngx_http_durpina_module);
     epoch = __atomic_load_n(&ngx_http_durpina.maps.meta->epoch, __ATOMIC_ACQUIRE);
 
     if (dscf->epoch != epoch || again) {
-        if (ngx_http_durpina_ffi_find_upstream((char *) uscf->host.data, uscf->host.len, &dscf->id,
+        if (ngx_http_durpina_ffi_find_upstream((char *) name->data, name->len, &dscf->id,
                                                &dscf->generation)
             != NGX_OK)
         {
@@ -76,346 +136,344 @@ ngx_http_durpina_find(ngx_http_upstream_srv_conf_t *uscf, ngx_uint_t again)
     return dscf;
 }
 
-ngx_int_t
-ngx_http_durpina_balance(ngx_http_request_t *r, enum durpina_algorithm algorithm, uint64_t hash,
-    const char **err)
+static ngx_inline struct durpina_request
+ngx_http_durpina_request(ngx_http_durpina_peer_data_t *d)
 {
-    ngx_uint_t                    i;
+    if (d->picked) {
+        /* A balancer in Lua that picks twice in one try. */
+        ngx_http_durpina_drop(d);
+    }
+
+    return (struct durpina_request) {
+        .tried = d->tried,
+        .entry = ngx_http_durpina_inflight_get(),
+        .now_ms = ngx_current_msec,
+    };
+}
+
+ngx_int_t
+ngx_http_durpina_pick(ngx_http_durpina_peer_data_t *d, const ngx_http_durpina_method_t *method,
+    uint64_t hash, const char **err)
+{
     enum durpina_pick_error       rc;
-    ngx_http_durpina_srv_conf_t  *dscf;
-    ngx_http_durpina_peer_data_t *d;
+    struct durpina_request        request = ngx_http_durpina_request(d);
+    ngx_http_durpina_srv_conf_t  *dscf = ngx_http_durpina_find(d, 0);
 
-    d = ngx_http_durpina_peer_data(r);
-    if (d == NULL) {
-        *err = "no memory";
-        return NGX_ERROR;
+    request.algorithm = method->algorithm;
+    request.bound = method->bound;
+    request.hash = hash;
+
+    rc = durpina_pick(&ngx_http_durpina.maps, dscf->id, dscf->generation, &request, &d->pick);
+
+    if (rc == DURPINA_PICK_NO_UPSTREAM && dscf->id != DURPINA_NONE) {
+        /* Its record has another owner, but the epoch that says so is not there yet. */
+        dscf = ngx_http_durpina_find(d, 1);
+        rc = durpina_pick(&ngx_http_durpina.maps, dscf->id, dscf->generation, &request, &d->pick);
     }
 
-    rc = DURPINA_PICK_NO_UPSTREAM;
-
-    for (i = 0; i < 2 && rc == DURPINA_PICK_NO_UPSTREAM; i++) {
-        dscf = ngx_http_durpina_find(r->upstream->upstream, i);
-
-        rc = durpina_pick(&ngx_http_durpina.maps, dscf->id, dscf->generation, algorithm, hash,
-                          &d->tried, ngx_current_msec, &d->pick);
-    }
-
-    switch (rc) {
-
-    case DURPINA_PICK_OK:
-        return ngx_http_durpina_use(r, d, err);
-
-    case DURPINA_PICK_NO_PEER:
-        *err = "no peer is available";
-        return NGX_BUSY;
-
-    case DURPINA_PICK_NO_UPSTREAM:
-        break;
-    }
-
-    *err = "unknown upstream";
-    return NGX_DECLINED;
+    return ngx_http_durpina_picked(d, rc, request.entry, err);
 }
 
 ngx_int_t
-ngx_http_durpina_balance_peer(ngx_http_request_t *r, uint32_t peer, uint32_t generation,
+ngx_http_durpina_pick_peer(ngx_http_durpina_peer_data_t *d, uint32_t peer, uint32_t generation,
     const char **err)
 {
-    ngx_http_durpina_peer_data_t *d;
+    enum durpina_pick_error  rc;
+    struct durpina_request   request = ngx_http_durpina_request(d);
 
-    d = ngx_http_durpina_peer_data(r);
-    if (d == NULL) {
-        *err = "no memory";
-        return NGX_ERROR;
-    }
+    rc = durpina_pick_peer(&ngx_http_durpina.maps, peer, generation, &request, &d->pick);
 
-    if (durpina_pick_peer(&ngx_http_durpina.maps, peer, generation, &d->tried, ngx_current_msec,
-                          &d->pick)
-        != DURPINA_PICK_OK)
-    {
-        *err = "the peer is not available";
-        return NGX_BUSY;
-    }
-
-    return ngx_http_durpina_use(r, d, err);
+    return ngx_http_durpina_picked(d, rc, request.entry, err);
 }
 
-/* What the request has from its earlier tries, or something new that take_over() will keep. */
-static ngx_http_durpina_peer_data_t *
-ngx_http_durpina_peer_data(ngx_http_request_t *r)
-{
-    ngx_pool_cleanup_t           *cln;
-    ngx_http_durpina_peer_data_t *d;
-
-    if (r->upstream->peer.get == ngx_http_durpina_get_peer) {
-        d = r->upstream->peer.data;
-
-        if (d->picked) {
-            /* A balancer that picks twice in one try: the first peer was not tried. */
-            ngx_http_durpina_forget(d);
-            ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
-        }
-
-        return d;
-    }
-
-    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_durpina_peer_data_t));
-    if (cln == NULL) {
-        return NULL;
-    }
-
-    d = cln->data;
-    d->upstream = r->upstream;
-    d->tried.n = 0;
-    d->picked = 0;
-
-    cln->handler = ngx_http_durpina_cleanup;
-
-    return d;
-}
-
+/* nginx counted `server` lines; what can be tried is what is up. */
 static void
-ngx_http_durpina_take_over(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d)
+ngx_http_durpina_set_tries(ngx_http_durpina_peer_data_t *d)
 {
-    ngx_uint_t                  tries, limit;
-    ngx_peer_connection_t      *pc = &r->upstream->peer;
-    const struct durpina_view  *view;
-    const struct durpina_peer  *peer;
+    ngx_uint_t                     tries, limit;
+    ngx_http_upstream_t           *u = d->upstream;
+    const struct durpina_view     *view;
+    const struct durpina_upstream *upstream;
 
-    d->data = pc->data;
-    d->get = pc->get;
-    d->free = pc->free;
-    pc->data = d;
-    pc->get = ngx_http_durpina_get_peer;
-    pc->free = ngx_http_durpina_free_peer;
+    upstream = &ngx_http_durpina.maps.upstreams[d->pick.upstream];
+    view = &upstream->view[durpina_seq_begin(&upstream->publish) & 1];
 
-    d->notify = pc->notify;
-    if (pc->notify) {
-        pc->notify = ngx_http_durpina_notify_peer;
-    }
+    tries = (ngx_uint_t) DURPINA_LOAD(&view->tier[DURPINA_TIER_PRIMARY].members.length)
+            + DURPINA_LOAD(&view->tier[DURPINA_TIER_BACKUP].members.length);
 
-#if (NGX_HTTP_SSL)
-    d->set_session = pc->set_session;
-    d->save_session = pc->save_session;
-    pc->set_session = ngx_http_durpina_set_session;
-    pc->save_session = ngx_http_durpina_save_session;
-#endif
-
-    /* nginx counted `server` lines; what can be tried is what is up. */
-    peer = &ngx_http_durpina.maps.peers[d->pick.peer];
-    tries = 1;
-
-    if (peer->upstream < ngx_http_durpina.maps.n_upstreams) {
-        const struct durpina_upstream *u = &ngx_http_durpina.maps.upstreams[peer->upstream];
-
-        view = &u->view[durpina_seq_begin(&u->publish) & 1];
-        tries = (ngx_uint_t) DURPINA_LOAD(&view->tier[DURPINA_TIER_PRIMARY].members.length)
-                + DURPINA_LOAD(&view->tier[DURPINA_TIER_BACKUP].members.length);
-    }
-
-    limit = r->upstream->conf->next_upstream_tries;
+    limit = u->conf ? u->conf->next_upstream_tries : 0;
     if (limit == 0 || limit > DURPINA_TRIES_MAX) {
         limit = DURPINA_TRIES_MAX;
     }
 
-    pc->tries = ngx_max(1, ngx_min(tries, limit));
+    u->peer.tries = ngx_max(1, ngx_min(tries, limit));
 }
 
-/* Makes the picked peer the current one. */
 static ngx_int_t
-ngx_http_durpina_use(ngx_http_request_t *r, ngx_http_durpina_peer_data_t *d, const char **err)
+ngx_http_durpina_picked(ngx_http_durpina_peer_data_t *d, enum durpina_pick_error rc,
+    struct durpina_try *entry, const char **err)
 {
-    char                       *lua_err;
-    size_t                      len;
-    const char                 *addr;
-    const struct durpina_peer  *peer;
+    if (rc != DURPINA_PICK_OK) {
+        ngx_http_durpina_inflight_put(entry);
 
-    static ngx_http_durpina_set_peer_pt set_peer;
-
-    if (set_peer == NULL) {
-        set_peer = (ngx_http_durpina_set_peer_pt)
-                       dlsym(RTLD_DEFAULT, "ngx_http_lua_ffi_balancer_set_current_peer");
+        *err = rc == DURPINA_PICK_NO_PEER ? "no peer is available" : "unknown upstream";
+        return rc == DURPINA_PICK_NO_PEER ? NGX_BUSY : NGX_DECLINED;
     }
 
     d->picked = 1;
     ngx_queue_insert_tail(&ngx_http_durpina.picks, &d->queue);
 
-    if (d->tried.n < DURPINA_TRIES_MAX) {
-        d->tried.peers[d->tried.n++] = d->pick.peer;
-    }
-
-    peer = &ngx_http_durpina.maps.peers[d->pick.peer];
-
-    if (DURPINA_LOAD(&peer->family) == DURPINA_FAMILY_UNIX) {
-        addr = peer->name;
-        len = ngx_strnlen((u_char *) peer->name, sizeof(peer->name));
-
-    } else {
-        addr = peer->address;
-        len = ngx_strnlen((u_char *) peer->address, sizeof(peer->address));
-    }
-
-    lua_err = "ngx_http_lua_module is not loaded";
-
-    if (set_peer == NULL
-        || set_peer(r, (const u_char *) addr, len, 0, &lua_err) != NGX_OK)
-    {
-        ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
-        *err = lua_err;
-        return NGX_ERROR;
-    }
-
-    if (r->upstream->peer.get != ngx_http_durpina_get_peer) {
-        ngx_http_durpina_take_over(r, d);
+    if (!d->begun) {
+        d->begun = 1;
+        ngx_http_durpina_set_tries(d);
     }
 
     return NGX_OK;
 }
 
-static void
-ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outcome)
+/* --- connecting --- */
+
+ngx_int_t
+ngx_http_durpina_connect(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t *pc)
 {
-    durpina_finish(&ngx_http_durpina.maps, &d->pick, outcome, ngx_current_msec);
+    ngx_int_t                   rc = NGX_OK;
+    const struct durpina_peer  *peer = &ngx_http_durpina.maps.peers[d->pick.peer];
+    ngx_http_durpina_address_t *address = &d->first;
+
+    if (d->addressed) {
+        address = ngx_palloc(d->request->pool, sizeof(ngx_http_durpina_address_t));
+        if (address == NULL) {
+            ngx_http_durpina_drop(d);
+            return NGX_ERROR;
+        }
+    }
+
+    d->addressed = 1;
+    pc->sockaddr = &address->addr.sockaddr;
+
+    switch (DURPINA_LOAD(&peer->family)) {
+
+    case DURPINA_FAMILY_INET:
+        ngx_memzero(&address->addr.sin, sizeof(struct sockaddr_in));
+        address->addr.sin.sin_family = AF_INET;
+        address->addr.sin.sin_port = peer->port_be;
+        address->addr.sin.sin_addr.s_addr = peer->addr_be[0];
+        pc->socklen = sizeof(struct sockaddr_in);
+        break;
+
+#if (NGX_HAVE_INET6)
+    case DURPINA_FAMILY_INET6:
+        ngx_memzero(&address->addr.sin6, sizeof(struct sockaddr_in6));
+        address->addr.sin6.sin6_family = AF_INET6;
+        address->addr.sin6.sin6_port = peer->port_be;
+        ngx_memcpy(&address->addr.sin6.sin6_addr, peer->addr_be, sizeof(peer->addr_be));
+        pc->socklen = sizeof(struct sockaddr_in6);
+        break;
+#endif
+
+    case DURPINA_FAMILY_UNIX:
+        rc = ngx_http_durpina_unix_address(d->request->pool, peer, address, pc);
+        break;
+
+    default:
+        rc = NGX_ERROR;
+    }
+
+    if (rc != NGX_OK) {
+        pc->sockaddr = NULL;
+        ngx_http_durpina_drop(d);
+        return NGX_ERROR;
+    }
+
+    /* Copied: the record may have another owner when nginx logs the request. */
+    if (pc->sockaddr->sa_family != AF_UNIX) {
+        ngx_memcpy(address->text, peer->address, sizeof(address->text));
+        address->name.data = address->text;
+        address->name.len = ngx_min(peer->address_len, sizeof(address->text));
+    }
+
+    pc->name = &address->name;
+    pc->cached = 0;
+    pc->connection = NULL;
+
+    return ngx_http_durpina_reuse(d, pc);
+}
+
+static ngx_int_t
+ngx_http_durpina_unix_address(ngx_pool_t *pool, const struct durpina_peer *peer,
+    ngx_http_durpina_address_t *address, ngx_peer_connection_t *pc)
+{
+    size_t              len, prefix = sizeof("unix:") - 1;
+    struct sockaddr_un *sun;
+
+    len = ngx_strnlen((u_char *) peer->name, sizeof(peer->name));
+
+    if (len <= prefix || len - prefix >= sizeof(sun->sun_path)) {
+        return NGX_ERROR;
+    }
+
+    sun = ngx_pcalloc(pool, sizeof(struct sockaddr_un) + len);
+    if (sun == NULL) {
+        return NGX_ERROR;
+    }
+
+    sun->sun_family = AF_UNIX;
+    ngx_memcpy(sun->sun_path, peer->name + prefix, len - prefix);
+
+    address->name.len = len;
+    address->name.data = (u_char *) (sun + 1);
+    ngx_memcpy(address->name.data, peer->name, len);
+
+    pc->sockaddr = (struct sockaddr *) sun;
+    pc->socklen = sizeof(struct sockaddr_un);
+
+    return NGX_OK;
+}
+
+ngx_int_t
+ngx_http_durpina_reuse(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t *pc)
+{
+    if (d->conf->keepalive.max
+        && ngx_http_durpina_keepalive_get(pc, d->request, d->conf, &d->pick) == NGX_DONE)
+    {
+        return NGX_DONE;
+    }
+
+    return NGX_OK;
+}
+
+/* --- the end of a try --- */
+
+static void
+ngx_http_durpina_end(ngx_http_durpina_peer_data_t *d, enum durpina_outcome outcome,
+    const struct durpina_sample *sample)
+{
+    durpina_finish(&ngx_http_durpina.maps, &d->pick, outcome, sample, ngx_current_msec);
+    ngx_http_durpina_inflight_put(d->pick.entry);
     ngx_queue_remove(&d->queue);
     d->picked = 0;
 }
 
-/* Lets the picked peer, the last one tried, be picked again for this request. */
+/* The request does not go to this peer again. */
 static void
-ngx_http_durpina_forget(ngx_http_durpina_peer_data_t *d)
+ngx_http_durpina_exclude(ngx_http_durpina_peer_data_t *d)
 {
-    if (d->tried.n && d->tried.peers[d->tried.n - 1] == d->pick.peer) {
-        d->tried.n--;
+    struct durpina_tried *tried;
+
+    if (d->tried == &ngx_http_durpina_nobody) {
+        tried = ngx_palloc(d->request->pool, sizeof(struct durpina_tried));
+        if (tried == NULL) {
+            return;
+        }
+
+        tried->n = 0;
+        d->tried = tried;
     }
+
+    if (d->tried->n < DURPINA_TRIES_MAX) {
+        d->tried->peers[d->tried->n++] = d->pick.peer;
+    }
+}
+
+void
+ngx_http_durpina_drop(ngx_http_durpina_peer_data_t *d)
+{
+    ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL, NULL);
 }
 
 void
 ngx_http_durpina_finish_all(void)
 {
-    ngx_queue_t                  *q;
-    ngx_http_durpina_peer_data_t *d;
+    ngx_queue_t *q;
 
     while (!ngx_queue_empty(&ngx_http_durpina.picks)) {
         q = ngx_queue_head(&ngx_http_durpina.picks);
-        d = ngx_queue_data(q, ngx_http_durpina_peer_data_t, queue);
-        ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
+        ngx_http_durpina_end(ngx_queue_data(q, ngx_http_durpina_peer_data_t, queue),
+                             DURPINA_OUTCOME_NEUTRAL, NULL);
     }
 }
 
-static void
-ngx_http_durpina_cleanup(void *data)
+static uint32_t
+ngx_http_durpina_ms(ngx_msec_t time)
 {
-    ngx_http_durpina_peer_data_t *d = data;
+    return time == (ngx_msec_t) -1 ? DURPINA_NO_TIME : (uint32_t) time;
+}
 
-    if (d->picked) {
-        ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
+/* What nginx has measured of the try. The response header is that of this try if it has a time. */
+static struct durpina_sample
+ngx_http_durpina_sample(ngx_http_upstream_t *u, ngx_peer_connection_t *pc)
+{
+    struct durpina_sample      sample;
+    ngx_http_upstream_state_t *state = u->state;
+
+    if (state == NULL) {
+        /* Whoever called us measured nothing. */
+        return (struct durpina_sample) {
+            .connect_ms = DURPINA_NO_TIME,
+            .header_ms = DURPINA_NO_TIME,
+            .response_ms = DURPINA_NO_TIME,
+        };
     }
+
+    sample.status = state->header_time != (ngx_msec_t) -1 ? (uint32_t) u->headers_in.status_n : 0;
+    sample.connect_ms = pc->cached ? DURPINA_NO_TIME : ngx_http_durpina_ms(state->connect_time);
+    sample.header_ms = ngx_http_durpina_ms(state->header_time);
+    sample.sent = pc->connection ? (uint64_t) pc->connection->sent : 0;
+    sample.received = (uint64_t) state->bytes_received;
+
+    if (sample.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        /* What comes behind it may last for hours, and is no part of the response. */
+        sample.response_ms = sample.header_ms;
+
+    } else if (state->response_time != (ngx_msec_t) -1) {
+        sample.response_ms = (uint32_t) state->response_time;
+
+    } else {
+        sample.response_ms = (uint32_t) (ngx_current_msec - u->start_time);
+    }
+
+    return sample;
 }
 
-static ngx_int_t
-ngx_http_durpina_get_peer(ngx_peer_connection_t *pc, void *data)
+void
+ngx_http_durpina_finish(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t *pc,
+    ngx_uint_t state)
 {
-    ngx_http_durpina_peer_data_t *d = data;
+    enum durpina_outcome   outcome;
+    ngx_connection_t      *c = pc->connection;
+    struct durpina_sample  sample = ngx_http_durpina_sample(d->upstream, pc);
 
-    return d->get(pc, d->data);
-}
+    if (!(state & NGX_PEER_FAILED)) {
+        /* Without a response it was the client who left, and the peer showed nothing. */
+        outcome = sample.status ? DURPINA_OUTCOME_SUCCESS : DURPINA_OUTCOME_NEUTRAL;
 
-static void
-ngx_http_durpina_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
-{
-    ngx_connection_t             *c = pc->connection;
-    ngx_http_upstream_t          *u;
-    ngx_http_durpina_peer_data_t *d = data;
-
-    if (d->picked) {
-        u = d->upstream;
-
-        ngx_http_durpina_account(d);
-
-        if (!(state & NGX_PEER_FAILED)) {
-            /* Without a response it was the client who left, and the peer showed nothing. */
-            ngx_http_durpina_end(d, u->headers_in.status_n ? DURPINA_OUTCOME_SUCCESS
-                                                           : DURPINA_OUTCOME_NEUTRAL);
-
-        } else if (pc->cached && u->state->bytes_received == 0
-                   && !(c && (c->read->timedout || c->write->timedout)))
-        {
-            /*
-             * An idle connection that the peer had closed says nothing about it. nginx grants such
-             * a request another try; the same peer may serve it.
-             */
-            ngx_http_durpina_forget(d);
-            ngx_http_durpina_end(d, DURPINA_OUTCOME_NEUTRAL);
-
-        } else {
-            ngx_http_durpina_end(d, DURPINA_OUTCOME_FAILURE);
+        if (state & NGX_PEER_NEXT) {
+            ngx_http_durpina_exclude(d);
         }
+
+    } else if (pc->cached && sample.received == 0
+               && !(c && (c->read->timedout || c->write->timedout)))
+    {
+        /*
+         * An idle connection that the peer had closed says nothing about it. nginx grants such a
+         * request another try; the same peer may serve it.
+         */
+        outcome = DURPINA_OUTCOME_NEUTRAL;
+
+    } else {
+        outcome = DURPINA_OUTCOME_FAILURE;
+        ngx_http_durpina_exclude(d);
     }
 
-    d->free(pc, d->data, state);
-}
-
-/* Adds what the try cost and brought to the counters of its peer. */
-static void
-ngx_http_durpina_account(ngx_http_durpina_peer_data_t *d)
-{
-    ngx_uint_t                  status = d->upstream->headers_in.status_n;
-    ngx_http_upstream_t        *u = d->upstream;
-    struct durpina_counters    *c;
-    ngx_http_upstream_state_t  *state = u->state;
-
-    c = &ngx_http_durpina.maps.counters[d->pick.peer];
-
-    if (DURPINA_LOAD(&c->generation) != d->pick.generation) {
-        return;
+    if (d->conf->keepalive.max) {
+        ngx_http_durpina_keepalive_put(pc, d->request, d->conf, &d->pick, state);
     }
 
-    if (u->peer.connection) {
-        __atomic_fetch_add(&c->sent, (uint64_t) u->peer.connection->sent, __ATOMIC_RELAXED);
+    ngx_http_durpina_end(d, outcome, &sample);
+
+    if (outcome == DURPINA_OUTCOME_FAILURE && d->conf->keepalive.max
+        && durpina_is_temp_down(&ngx_http_durpina.maps.counters[d->pick.peer], ngx_current_msec))
+    {
+        ngx_http_durpina_keepalive_close_peer(d->pick.peer);
     }
-
-    __atomic_fetch_add(&c->received, (uint64_t) state->bytes_received, __ATOMIC_RELAXED);
-
-    if (status < 100 || status > 599) {
-        return;
-    }
-
-    __atomic_fetch_add(&c->responses[status / 100 - 1], 1, __ATOMIC_RELAXED);
-
-    if (state->header_time != (ngx_msec_t) -1) {
-        __atomic_fetch_add(&c->header_ms, (uint64_t) state->header_time, __ATOMIC_RELAXED);
-    }
-
-    __atomic_fetch_add(&c->response_ms,
-                       (uint64_t) (state->response_time != (ngx_msec_t) -1
-                                   ? state->response_time : ngx_current_msec - u->start_time),
-                       __ATOMIC_RELAXED);
 }
-
-static void
-ngx_http_durpina_notify_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
-{
-    ngx_http_durpina_peer_data_t *d = data;
-
-    d->notify(pc, d->data, type);
-}
-
-#if (NGX_HTTP_SSL)
-
-static ngx_int_t
-ngx_http_durpina_set_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_durpina_peer_data_t *d = data;
-
-    return d->set_session(pc, d->data);
-}
-
-static void
-ngx_http_durpina_save_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_durpina_peer_data_t *d = data;
-
-    d->save_session(pc, d->data);
-}
-
-#endif
