@@ -10,17 +10,18 @@ local Peer = require "durpina.peer"
 local ngx = ngx
 local type, tostring, error = type, tostring, error
 local random = math.random
-local balance, last_error = native.balance, native.last_error
+local pick, last_error = native.balance, native.last_error
 local OK, BUSY, ERROR = native.OK, native.BUSY, native.ERROR
 
--- The module's numbers of algorithms.
-local ALGORITHMS = {
-    ["round-robin"] = 0,
-    ["unweighted-round-robin"] = 1,
-    ["consistent-hash"] = 2,
-    ["ip-hash"] = 3,
-}
-local CONSISTENT_HASH, IP_HASH = 2, 3
+-- The module's numbers of algorithms by name, and of those that go by a key.
+local methods, keyed = {}, {}
+for _, name in ipairs(native.algorithms()) do
+    methods[name] = native.method(name)
+    keyed[name] = native.method_has_key(methods[name])
+end
+
+-- By such a number and an argument: the number of both together.
+local variants = {}
 
 -- Algorithms by Balancer.add.
 local added = {}
@@ -48,7 +49,7 @@ end
 
 local function unknown_algorithm(name)
     local valid = {}
-    for known in pairs(ALGORITHMS) do
+    for known in pairs(methods) do
         valid[#valid + 1] = known
     end
     for known in pairs(added) do
@@ -131,31 +132,64 @@ local function balance_in_lua(name, fn, ...)
     return refuse(err or 'no peer of upstream "' .. upstream.name .. '" is available')
 end
 
--- Picks a peer of the upstream that the current request is being sent to, by the algorithm of this
--- name. key: for consistent-hash, a string or number. Returns true; or nil and a text, and the
--- request ends with 502. Raises on an unknown algorithm.
-function Balancer.balance(name, key, ...)
-    local algorithm = ALGORITHMS[name]
-    if not algorithm then
+-- Returns the method with an argument that was not seen before; raises on a bad one.
+local function add_variant(method, word)
+    if type(word) ~= "string" then
+        error("an argument of a balancer is a string, not a " .. type(word), 0)
+    end
+    local variant, err = native.method_option(method, word)
+    if not variant then
+        error(err, 0)
+    end
+    variants[method] = variants[method] or {}
+    variants[method][word] = variant
+    return variant
+end
+
+-- Returns the method with the arguments, each of which is parsed once in the life of the worker.
+local function with_arguments(method, word, b, c, d, e, f)
+    if word == nil then
+        return method
+    end
+    local known = variants[method]
+    local variant = known and known[word] or add_variant(method, word)
+    return with_arguments(variant, b, c, d, e, f)
+end
+
+-- A key as the module takes it; nil is empty, which stands for the client's address.
+local function text_of(key)
+    if type(key) == "string" then
+        return key
+    end
+    if type(key) == "number" then
+        return tostring(key)
+    end
+    if key ~= nil then
+        error("the key of consistent-hash must be a string or a number, not a " .. type(key), 3)
+    end
+    return ""
+end
+
+-- Picks a peer of the upstream that is being balanced, by the algorithm of this name. a to f: for
+-- consistent-hash a key, a string or number, then words as behind the directive durpina. Returns
+-- true; or nil and a text, and the request ends with 502. Raises on an unknown algorithm or word.
+-- Not "...": LuaJIT compiles no function that takes such.
+function Balancer.balance(name, a, b, c, d, e, f)
+    local method, key = methods[name], ""
+    if not method then
         local fn = added[name]
         if not fn then
             return unknown_algorithm(name)
         end
-        return balance_in_lua(name, fn, key, ...)
+        return balance_in_lua(name, fn, a, b, c, d, e, f)
     end
-    if algorithm ~= CONSISTENT_HASH then
-        key = ""
-    elseif type(key) == "number" then
-        key = tostring(key)
-    elseif type(key) ~= "string" then
-        if key ~= nil then
-            error("the key of consistent-hash must be a string or a number, not a " .. type(key), 2)
-        end
-        -- Still the same peer for the same client, which random would not be.
-        warn("key", ngx.WARN, "consistent-hash without a key goes by the client's address")
-        algorithm, key = IP_HASH, ""
+    if keyed[name] then
+        key, a, b, c, d, e, f = text_of(a), b, c, d, e, f, nil
     end
-    local rc = balance(algorithm, key)
+    if a ~= nil then
+        method = with_arguments(method, a, b, c, d, e, f)
+    end
+    local rc = pick(method, key)
     if rc == OK then
         return true
     end
@@ -171,7 +205,7 @@ function Balancer.add(name, fn)
     if type(fn) ~= "function" then
         error('balancer "' .. name .. '" must be a function', 2)
     end
-    if ALGORITHMS[name] or (added[name] and added[name] ~= fn) then
+    if methods[name] or (added[name] and added[name] ~= fn) then
         error('balancer "' .. name .. '" already exists', 2)
     end
     added[name] = fn
@@ -179,7 +213,7 @@ function Balancer.add(name, fn)
 end
 
 return setmetatable(Balancer, {
-    __call = function(_, name, key, ...)
-        return Balancer.balance(name, key, ...)
+    __call = function(_, name, a, b, c, d, e, f)
+        return Balancer.balance(name, a, b, c, d, e, f)
     end,
 })

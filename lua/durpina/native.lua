@@ -61,11 +61,44 @@ local function request()
     return get_request() or error("no request found", 3)
 end
 
--- Picks a peer for the current request. algorithm: as in ngx_http_durpina_ffi.h; key: a string.
--- Returns the module's code; last_error() has the text of any but OK. Not a tail call: LuaJIT does
--- not compile one into C ("leaving loop in root trace").
-function _M.balance(algorithm, key)
-    local rc = C.ngx_http_durpina_ffi_balance(request(), algorithm, key, #key, err_out)
+-- Returns an array of the algorithms' names.
+function _M.algorithms()
+    local words = {}
+    while true do
+        local word = C.ngx_http_durpina_ffi_algorithm(#words)
+        if word == nil then
+            return words
+        end
+        words[#words + 1] = ffi_string(word)
+    end
+end
+
+-- Returns the number that stands for the algorithm of this name, or nil and a text.
+function _M.method(word)
+    if C.ngx_http_durpina_ffi_method(word, #word, id_out, err_out) == NGX_OK then
+        return id_out[0]
+    end
+    return nil, ffi_string(err_out[0])
+end
+
+-- Returns the number that stands for it with one argument more, or nil and a text.
+function _M.method_option(method, word)
+    if C.ngx_http_durpina_ffi_method_option(method, word, #word, id_out, err_out) == NGX_OK then
+        return id_out[0]
+    end
+    return nil, ffi_string(err_out[0])
+end
+
+-- Whether it goes by a key.
+function _M.method_has_key(method)
+    return C.ngx_http_durpina_ffi_method_has_key(method) ~= 0
+end
+
+-- Picks a peer for the current request. method: as above; key: a string, empty for the client's
+-- address. Returns the module's code; last_error() has the text of any but OK. Not a tail call:
+-- LuaJIT does not compile one into C ("leaving loop in root trace").
+function _M.balance(method, key)
+    local rc = C.ngx_http_durpina_ffi_balance(request(), method, key, #key, err_out)
     return rc
 end
 
@@ -79,7 +112,7 @@ function _M.last_error()
     return ffi_string(err_out[0])
 end
 
--- Name of the upstream that the current request is being sent to, or nil.
+-- Name of the upstream that is being balanced, or nil.
 function _M.current_upstream()
     if C.ngx_http_durpina_ffi_current_upstream(request(), text_out, size_out) == NGX_OK then
         return ffi_string(text_out[0], size_out[0])

@@ -294,8 +294,10 @@ function methods:get_active()
 end
 
 local COUNTERS = { "active", "fails", "requests", "failed", "unavail", "sent", "received",
-                   "header_ms", "response_ms" }
+                   "header_ms", "response_ms", "connect_ms" }
 local CLASSES = { "1xx", "2xx", "3xx", "4xx", "5xx" }
+-- Fading means of an address, by the names they have in the table.
+local LATENCIES = { header_latency = "header_us", last_byte_latency = "last_byte_us" }
 
 local function add_stats(record, stats)
     for _, name in ipairs(COUNTERS) do
@@ -306,11 +308,18 @@ local function add_stats(record, stats)
         stats.responses[class] = (stats.responses[class] or 0) + n
         stats.responses.total = stats.responses.total + n
     end
+    for name, field in pairs(LATENCIES) do
+        local us = tonumber(record[field])
+        if us > 0 then
+            stats[name] = max(stats[name] or 0, us / 1000)
+        end
+    end
     return stats
 end
 
--- Counters summed over its addresses, and mean times to the header and to the end of a response in
--- milliseconds (nil before the first response).
+-- Counters summed over its addresses, mean times to the header and the end of a response, and the
+-- latencies that algorithms go by, of the slowest address; in milliseconds (nil before the first
+-- response).
 function methods:get_stats()
     local stats = fold(self, add_stats, { responses = { total = 0 } })
     if not stats then
