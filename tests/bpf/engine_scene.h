@@ -21,7 +21,7 @@
 #include "bpf_state.h"
 #include "engine.h"
 #include "log.h"
-#include "model_json.h"
+#include "model_text.h"
 #include "pins.h"
 #include "probe.h"
 #include "resolve.h"
@@ -36,7 +36,8 @@
 static struct {
     struct pins pins;
     char state_dir[64], state_file[96];
-    uint32_t n_slots; /* of new maps; 0: plenty */
+    uint32_t n_peers; /* of new maps; 0: some */
+    uint32_t n_slots; /* likewise; 0: plenty */
     uint32_t nginx_pid;
     uv_loop_t loop;
     struct bpf_state maps;
@@ -73,8 +74,9 @@ static inline void start_engine(void)
 {
     const struct bpf_state_options maps = {.pin = scene.pins.dir,
                                            .n_upstreams = 4,
-                                           .n_peers = 64,
-                                           .n_slots = scene.n_slots ? scene.n_slots : 65536};
+                                           .n_peers = scene.n_peers ? scene.n_peers : 64,
+                                           .n_slots = scene.n_slots ? scene.n_slots : 65536,
+                                           .n_inflight = DURPINA_TRIES_PER_PAGE};
 
     assert_int_equal(uv_loop_init(&scene.loop), 0);
     OK(bpf_state_open(&maps, &scene.maps, &scene.failure));

@@ -26,8 +26,13 @@ static struct pins pins;
 
 static int open_as(struct bpf_state *state, struct failure *failure, uint32_t uid)
 {
-    const struct bpf_state_options options = {
-        .pin = pins.dir, .n_upstreams = 4, .n_peers = 100, .n_slots = 1000, .uid = uid, .gid = uid};
+    const struct bpf_state_options options = {.pin = pins.dir,
+                                              .n_upstreams = 4,
+                                              .n_peers = 100,
+                                              .n_slots = 1000,
+                                              .n_inflight = 63,
+                                              .uid = uid,
+                                              .gid = uid};
 
     return bpf_state_open(&options, state, failure);
 }
@@ -87,19 +92,20 @@ static int tear_down(void **state)
 
 static void new_pins_are_mapped_named_and_given_to_the_user(void **state)
 {
-    static const char *const names[] = {"meta",  "upstreams", "peers",
-                                        "slots", "counters",  "cursors"};
+    static const char *const names[] = {"meta",     "upstreams", "peers",   "slots",
+                                        "counters", "cursors",   "inflight"};
     struct bpf_state s = open_pins();
     struct stat st;
 
     (void) state;
     assert_false(s.adopted);
     assert_int_equal(s.n_slots, 1024); /* whole rows */
+    assert_int_equal(s.n_inflight, 2); /* whole pages */
     assert_int_equal(s.meta->controller_pid, getpid());
     assert_true(s.meta->magic == DURPINA_MAGIC);
     s.peers[99].generation = s.upstreams[3].generation = s.slots[1023] = s.counters[99].active = 1;
-    s.cursors[3].unweighted[1] = 1;
-    for (int i = 0; i < 6; i++) {
+    s.cursors[3].unweighted[1] = s.inflight[1].tries[DURPINA_TRIES_PER_PAGE - 1].peer = 1;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         struct bpf_map_info info = {0};
         uint32_t len = sizeof(info);
 
@@ -122,17 +128,26 @@ static void pins_are_adopted_with_what_they_hold(void **state)
 
     (void) state;
     s.counters[7].requests = 42;
+    s.inflight[1].owner.pid = 43;
     bpf_state_close(&s);
     s = open_pins();
     assert_true(s.adopted);
     assert_int_equal(s.counters[7].requests, 42);
+    assert_int_equal(s.inflight[1].owner.pid, 43);
+    assert_int_equal(bpf_state_maps(&s).n_inflight, 2);
+    assert_ptr_equal(bpf_state_maps(&s).inflight, s.inflight);
     bpf_state_close(&s);
 }
 
 static void pinned_capacity_wins(void **state)
 {
-    const struct bpf_state_options options = {
-        .pin = pins.dir, .n_upstreams = 8, .n_peers = 8, .n_slots = 64, .uid = UID, .gid = UID};
+    const struct bpf_state_options options = {.pin = pins.dir,
+                                              .n_upstreams = 8,
+                                              .n_peers = 8,
+                                              .n_slots = 64,
+                                              .n_inflight = 1000,
+                                              .uid = UID,
+                                              .gid = UID};
     struct bpf_state s;
     struct failure failure;
 
@@ -142,7 +157,21 @@ static void pinned_capacity_wins(void **state)
     assert_int_equal(s.n_upstreams, 4);
     assert_int_equal(s.n_peers, 100);
     assert_int_equal(s.n_slots, 1024);
+    assert_int_equal(s.n_inflight, 2);
     bpf_state_close(&s);
+}
+
+static void capacity_of_nothing_is_refused(void **state)
+{
+    const struct bpf_state_options options = {
+        .pin = pins.dir, .n_upstreams = 4, .n_peers = 100, .n_slots = 1000, .uid = UID, .gid = UID};
+    struct bpf_state s;
+    struct failure failure;
+
+    (void) state;
+    assert_int_equal(bpf_state_open(&options, &s, &failure), -EINVAL);
+    assert_non_null(strstr(failure.text, "inflight must not be 0"));
+    assert_int_equal(access(pins.dir, F_OK), -1);
 }
 
 static void second_controller_is_refused_with_the_pid_of_the_first(void **state)
@@ -172,7 +201,7 @@ static void other_layout_and_version_are_refused(void **state)
     s = open_pins();
     s.meta->abi_major++;
     bpf_state_close(&s);
-    assert_refused(-EINVAL, "ABI 2.");
+    assert_refused(-EINVAL, "ABI 3.");
     pins_remove(&pins);
 
     s = open_pins();
@@ -350,6 +379,7 @@ int main(void)
         TEST(new_pins_are_mapped_named_and_given_to_the_user),
         TEST(pins_are_adopted_with_what_they_hold),
         TEST(pinned_capacity_wins),
+        TEST(capacity_of_nothing_is_refused),
         TEST(second_controller_is_refused_with_the_pid_of_the_first),
         TEST(other_layout_and_version_are_refused),
         TEST(pin_that_is_another_map_or_none_is_named),

@@ -124,8 +124,8 @@ static void peer_that_recovers_while_slots_are_full_waits_for_room(void **state)
     snprintf(good, sizeof(good), "127.0.0.1:%u weight=2", ntohs(addr.sin_port));
     stop_engine();
     pins_remove(&scene.pins);
-    /* For one schedule of 5005 turns beside the tables of keys, not for two. */
-    scene.n_slots = 13600;
+    /* For one schedule of 5005 turns, not for two. */
+    scene.n_slots = 9000;
     start_engine();
 
     OK(engine_create_upstream(scene.engine, "foo", &scene.failure));
@@ -133,15 +133,15 @@ static void peer_that_recovers_while_slots_are_full_waits_for_room(void **state)
     OK(add("foo", "127.0.0.1:9 weight=5003"));
     OK(add_monitor("m", "tcp", "{\"interval\": 0.02}", &created));
     AWAIT(published_of("foo", "127.0.0.1:9").state == DURPINA_PEER_UNHEALTHY);
-    assert_false(upstream("foo")->dirty);
+    assert_false(upstream("foo")->stale);
     OK(engine_create_upstream(scene.engine, "bar", &scene.failure));
     OK(add("bar", "10.0.0.1 weight=2"));
     OK(add("bar", "10.0.0.2 weight=5003"));
     OK(engine_remove_monitor(scene.engine, "foo", "m", &scene.failure));
     assert_int_equal(published_of("foo", "127.0.0.1:9").state, DURPINA_PEER_UP);
-    assert_true(upstream("foo")->dirty);
+    assert_true(upstream("foo")->stale);
     OK(engine_delete_upstream(scene.engine, "bar", &scene.failure));
-    AWAIT(!upstream("foo")->dirty);
+    AWAIT(!upstream("foo")->stale);
     assert_true(engine_usage(scene.engine).slots > 5005);
     close(fd);
 }

@@ -64,10 +64,21 @@ static void unhealthy_peer_stays_so_until_the_first_verdict_after_a_restart(void
     close(fd);
 }
 
+/* This process has not seen what another one did: its state must not stay. */
+static void start_after_another(void)
+{
+    char saved[128];
+
+    snprintf(saved, sizeof(saved), "%s/saved", scene.state_dir);
+    assert_int_equal(rename(scene.state_file, saved), 0);
+    stop_engine();
+    rename(saved, scene.state_file);
+    start_engine();
+}
+
 /* A controller that is killed between a change and the next save. */
 static void kill_after(void (*change_something)(void))
 {
-    char saved[128];
     int status;
     pid_t pid;
 
@@ -80,13 +91,7 @@ static void kill_after(void (*change_something)(void))
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status));
-
-    /* This process has not seen the change; its state must not stay. */
-    snprintf(saved, sizeof(saved), "%s/saved", scene.state_dir);
-    assert_int_equal(rename(scene.state_file, saved), 0);
-    stop_engine();
-    rename(saved, scene.state_file);
-    start_engine();
+    start_after_another();
 }
 
 static void change_a_lot(void)
@@ -111,6 +116,34 @@ static void newer_maps_win_over_the_state_file(void **state)
     assert_non_null(server("foo", "10.0.0.9:80")); /* it was dynamic */
     assert_int_equal(published_of("foo", "10.0.0.1:80").weight, 7);
     assert_int_equal(published_of("foo", "10.0.0.2:80").state, DURPINA_PEER_DOWN);
+}
+
+/* It is killed as soon as the upstream has gone from the maps; the file may say so or not. */
+static void killed_deletion_brings_back_the_upstream_as_it_was_if_at_all(void **state)
+{
+    const uint64_t *publish;
+    pid_t pid;
+
+    (void) state;
+    OK(engine_create_upstream(scene.engine, "foo", &scene.failure));
+    OK(add("foo", "10.0.0.1"));
+    assert_int_equal(engine_save(scene.engine), 0);
+    publish = &scene.maps.upstreams[upstream("foo")->id].publish;
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        OK(change("foo", "10.0.0.1:80", weight(7)));
+        OK(engine_delete_upstream(scene.engine, "foo", &scene.failure));
+        for (;;)
+            pause();
+    }
+    while (durpina_seq_begin(publish) != 0)
+        ;
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    start_after_another();
+    if (upstream("foo") != NULL)
+        assert_int_equal(published_of("foo", "10.0.0.1:80").weight, 7);
 }
 
 static void maps_alone_restore_upstreams_until_nginx_speaks(void **state)
@@ -167,31 +200,41 @@ static void state_file_alone_restores_all_after_a_reboot(void **state)
 
 static void upstream_that_does_not_fit_after_a_restart_waits_for_room(void **state)
 {
-    struct publish_usage one, both;
+    uint32_t one;
 
     (void) state;
-    OK(engine_create_upstream(scene.engine, "foo", &scene.failure));
-    OK(add("foo", "10.0.0.1"));
-    one = engine_usage(scene.engine);
-    OK(engine_create_upstream(scene.engine, "bar", &scene.failure));
-    OK(add("bar", "10.0.0.2"));
-    both = engine_usage(scene.engine);
-    assert_int_equal(both.upstreams, 2);
-    assert_int_equal(both.peers, 2);
     stop_engine();
     pins_remove(&scene.pins);
-    scene.n_slots = (one.slots + both.slots) / 2;
+    /* For one upstream with a schedule of 100 turns, and then for two. */
+    scene.n_slots = 192;
+    start_engine();
+    OK(engine_create_upstream(scene.engine, "foo", &scene.failure));
+    OK(add("foo", "10.0.0.1 weight=100"));
+    OK(add("foo", "10.0.0.2 weight=1"));
+    one = engine_usage(scene.engine).slots;
+    assert_in_range(one, 101, 192 / 2 + 10);
+    OK(engine_create_upstream(scene.engine, "bar", &scene.failure));
+    OK(add("bar", "10.0.0.3"));
+    assert_refused(add("bar", "10.0.0.4 weight=100"), 409, "UpstreamOutOfMemory");
+    stop_engine();
+    pins_remove(&scene.pins);
+    scene.n_slots = 256;
+    start_engine();
+    OK(add("bar", "10.0.0.4 weight=100"));
+    stop_engine();
+    pins_remove(&scene.pins);
+    scene.n_slots = 192;
     start_engine();
 
     assert_int_equal(upstream("bar")->id, DURPINA_NONE);
-    assert_int_equal(server("bar", "10.0.0.2:80")->peers[0]->id, DURPINA_NONE);
+    assert_int_equal(server("bar", "10.0.0.3:80")->peers[0]->id, DURPINA_NONE);
     assert_int_equal(engine_usage(scene.engine).upstreams, 1);
-    assert_int_equal(engine_usage(scene.engine).slots, one.slots);
-    assert_refused(change("bar", "10.0.0.2:80", weight(2)), 409, "UpstreamOutOfMemory");
+    assert_int_equal(engine_usage(scene.engine).slots, one);
+    assert_refused(change("bar", "10.0.0.3:80", weight(3)), 409, "UpstreamOutOfMemory");
     OK(engine_delete_upstream(scene.engine, "foo", &scene.failure));
     AWAIT(upstream("bar")->id != DURPINA_NONE);
-    assert_int_equal(published_of("bar", "10.0.0.2:80").state, DURPINA_PEER_UP);
-    assert_false(upstream("bar")->dirty);
+    assert_int_equal(published_of("bar", "10.0.0.3:80").state, DURPINA_PEER_UP);
+    assert_false(upstream("bar")->unpublished);
 }
 
 static void damaged_state_file_is_set_aside(void **state)
@@ -261,18 +304,45 @@ static void garbage_in_the_maps_does_not_reach_the_model(void **state)
     }
 }
 
+/* What no publisher writes, in range of its type, must not spoil the state file. */
+static void extreme_numbers_in_the_maps_do_not_spoil_the_state_file(void **state)
+{
+    static const uint64_t words[] = {UINT64_MAX, UINT64_MAX - 1, INT64_MAX, INT64_MAX - 1,
+                                     1ULL << 63};
+    char damaged[128];
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        OK(introduce("foo", "10.0.0.1", "10.0.0.2"));
+        scene.maps.upstreams[upstream("foo")->id].publish = words[i];
+        scene.maps.peers[server("foo", "10.0.0.2:80")->peers[0]->id].server = UINT32_MAX - 2;
+        restart_engine();
+        assert_int_not_equal(scene.maps.upstreams[upstream("foo")->id].publish, 0);
+        OK(add("foo", "10.0.0.3"));
+        OK(add("foo", "10.0.0.4"));
+        restart_engine();
+        snprintf(damaged, sizeof(damaged), "%s.damaged", scene.state_file);
+        assert_int_not_equal(access(damaged, F_OK), 0);
+        assert_true(server("foo", "10.0.0.3:80")->dynamic);
+        OK(engine_remove_server(scene.engine, "foo", server("foo", "10.0.0.3:80")->id,
+                                &scene.failure));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(restart_keeps_ids_counters_weights_and_states),
         TEST(unhealthy_peer_stays_so_until_the_first_verdict_after_a_restart),
         TEST(newer_maps_win_over_the_state_file),
+        TEST(killed_deletion_brings_back_the_upstream_as_it_was_if_at_all),
         TEST(maps_alone_restore_upstreams_until_nginx_speaks),
         TEST(state_file_alone_restores_all_after_a_reboot),
         TEST(upstream_that_does_not_fit_after_a_restart_waits_for_room),
         TEST(damaged_state_file_is_set_aside),
         TEST(change_is_saved_by_itself),
         TEST(garbage_in_the_maps_does_not_reach_the_model),
+        TEST(extreme_numbers_in_the_maps_do_not_spoil_the_state_file),
     };
 
     log_set_level(LOG_LEVEL_ERROR);

@@ -29,5 +29,7 @@ check "includes_that_point_the_wrong_way_are_found" \
     finds 5 ./include-direction examples/include-direction
 check "every_source_names_its_licence" ./spdx
 check "sources_without_their_licence_are_found" finds 2 ./spdx examples/spdx
+check "lines_fit_into_100_columns" ./columns
+check "lines_that_do_not_are_found" finds 1 ./columns examples/columns
 check "format_and_static_analysis_find_nothing" make -s -C ../.. lint
 echo "1..$count"

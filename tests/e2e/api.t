@@ -154,6 +154,18 @@ is "a_worker_registers_a_block_in_the_epoch_in_force" \
     '["127.0.0.1:2"] 127.0.0.1:2=file'
 is "an_epoch_to_come_is_refused" "$(api_code PUT $OURS/baz/nginx "${block/EPOCH/99}")" 400
 
+ring='{"instance":"/run/z.pid","pid":0,"worker_uid":33,"upstreams":[{"name":"ring","durpina":true,
+    "algorithm":"consistent-hash","ketama":true,
+    "servers":[{"server":"127.0.0.1:5","addresses":["127.0.0.1:5"]}]}]}'
+api POST /api/9/durpina/nginx "$ring" >"$T/answer"
+is "the_algorithm_of_an_upstream_decides_about_its_tables" "$(api GET $OURS/ring |
+    jq -c '[.algorithm, .ketama, .tables.hash, .tables.ring > 160]')" \
+    '["consistent-hash",true,0,true]'
+is "an_algorithm_that_is_not_there_is_refused" \
+    "$(api POST /api/9/durpina/nginx "${ring/consistent-hash/best}" | jq -r .error.text)" \
+    'upstream "ring": there is no algorithm "best" with ketama'
+api DELETE /api/9/durpina/nginx/%2Frun%2Fz.pid >"$T/answer"
+
 # pid_of INSTANCE: as introduced
 pid_of() {
     api GET /api/9/durpina/nginx | jq ".[] | select(.instance == \"$1\") | .pid"

@@ -24,21 +24,21 @@ start_nginx web 2 < <(foo_site "$port" "
     }
     server { listen 127.0.0.1:$lone; location / { proxy_pass http://lone; } }")
 
-peer() {
+fields() {
     api GET "/api/9/http/upstreams/$1" |
         jq -c ".peers[] | select(.server == \"127.0.0.1:$2\") | $3"
 }
 
 is "every_request_finds_the_live_peer" "$(tally 60 1 "http://127.0.0.1:$port/")" "a=60"
-is "max_fails_3_needs_3_failures" "$(peer foo "$dead" '[.requests, .fails, .unavail, .state]')" \
+is "max_fails_3_needs_3_failures" "$(fields foo "$dead" '[.requests, .fails, .unavail, .state]')" \
     '[3,3,1,"unavail"]'
-is "max_fails_0_never_takes_a_peer_out" "$(peer foo "$dead_too" '[.unavail, .state]')" '[0,"up"]'
+is "max_fails_0_never_takes_a_peer_out" "$(fields foo "$dead_too" '[.unavail, .state]')" '[0,"up"]'
 is "variable_in_proxy_pass_picks_from_the_upstream_it_names" \
     "$(tally 20 2 "http://127.0.0.1:$port/var/")" "a=20"
 
 is "single_peer_is_tried_each_time" \
     "$(for _ in 1 2 3; do status "http://127.0.0.1:$lone/"; echo; done | xargs)" "502 502 502"
-is "single_peer_is_never_taken_out" "$(peer lone "$dead" '[.requests, .unavail, .state]')" \
+is "single_peer_is_never_taken_out" "$(fields lone "$dead" '[.requests, .unavail, .state]')" \
     '[3,0,"up"]'
 
 for name in "$port_a" "$dead" "$dead_too"; do

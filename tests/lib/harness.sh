@@ -333,6 +333,13 @@ answers() {
     curl -s -m 2 -o /dev/null "$1"
 }
 
+# make_certificate NAME: $T/cert.pem, signed by itself, and $T/key.pem.
+make_certificate() {
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$T/key.pem" -out "$T/cert.pem" -days 2 \
+        -subj "/CN=$1" 2>/dev/null
+    chmod 644 "$T/key.pem" # workers may have to read it
+}
+
 # nginx_conf NAME [WORKERS] <FILE: writes $T/NAME.conf from a text that begins with "http {".
 # NAME is also the instance: pid file, error log ($T/NAME.log).
 nginx_conf() {
@@ -463,4 +470,18 @@ server_id() {
 # Sum of the requests in flight over the peers of upstream $1.
 active() {
     api GET "/api/9/http/upstreams/$1" | jq '[.peers[].active] | add // 0'
+}
+
+has_active() { # UPSTREAM N
+    [ "$(active "$1")" -eq "$2" ]
+}
+
+idle() { # UPSTREAM
+    has_active "$1" 0
+}
+
+# peer UPSTREAM FIELD [ADDRESS]: a field of the only peer, or of the one with this address.
+peer() {
+    api GET "/api/9/http/upstreams/$1" |
+        jq -r --arg a "${3:-}" ".peers[] | select(\$a == \"\" or .server == \$a) | .$2" | head -n 1
 }

@@ -12,8 +12,7 @@ free_port
 front=$ret_port
 
 # A TLS backend, an HTTP/2 one, one that closes idle connections at once, one on a unix socket.
-openssl req -x509 -newkey rsa:2048 -nodes -keyout "$T/key.pem" -out "$T/cert.pem" -days 2 \
-    -subj /CN=localhost 2>/dev/null
+make_certificate localhost
 free_port
 tls=$ret_port
 free_port
@@ -37,7 +36,7 @@ http {
     log_format tries '\$upstream_addr|\$upstream_status|\$status';
     upstream one { server 127.0.0.1:$port_a; $balancer }
     upstream slow { server 127.0.0.1:$port_b; $balancer }
-    upstream mixed { server 127.0.0.1:$dead max_fails=2 fail_timeout=1s; server 127.0.0.1:$port_a;
+    upstream mixed { server 127.0.0.1:$dead max_fails=2 fail_timeout=2s; server 127.0.0.1:$port_a;
                      $balancer }
     upstream raising { server 127.0.0.1:$port_a;
         balancer_by_lua_block { require "durpina.balancer" "round-robin" error("after the pick") } }
@@ -84,12 +83,6 @@ http {
 END
 url=http://127.0.0.1:$front
 
-# One field of the only or named peer of an upstream: peer UPSTREAM FIELD [ADDRESS]
-peer() {
-    api GET "/api/9/http/upstreams/$1" |
-        jq -r --arg a "${3:-}" ".peers[] | select(\$a == \"\" or .server == \$a) | .$2" | head -n 1
-}
-idle() { [ "$(active "$1")" = 0 ]; }
 last_log() { tail -n 1 "$T/front.access"; }
 
 is "a request reaches its peer" "$(body "$url/one/")" a

@@ -46,6 +46,16 @@ is "an upstream of nginx's own is served as ever" "$(body "$url/other")" a
 is "a name in another case is no upstream" "$(body "$url/get?name=foo")" nil
 is "and does not become one" "$(api GET /api/9/durpina/upstreams | jq -c .)" '["Foo"]'
 
+cp "$T/front.conf" "$T/good.conf"
+sed -i 's/upstream other /upstream "a b" { server 127.0.0.1:1; durpina round-robin; } &/' "$T/front.conf"
+said_name() {
+    grep -qF 'upstream name "a b" must be 1 to 127 bytes without control characters, space' "$T/front.log"
+}
+ok "a reload with a name that the controller does not take succeeds" reload_nginx front
+ok "and says what is wrong with it" said_name
+is "the other upstreams serve on" "$(tally 30 4 "$url/")" "a=20 b=10"
+cp "$T/good.conf" "$T/front.conf"
+
 kill_hard "$durpinad_pid"
 ok "a later reload needs no controller" reload_nginx front
 is "and goes on with the maps there are" "$(tally 30 4 "$url/")" "a=20 b=10"

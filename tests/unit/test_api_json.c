@@ -220,7 +220,7 @@ static void counters_and_times_are_told(void **state)
     assert_json(
         api_peer_json(address->peers[0], &maps, &now),
         "{\"id\":0,\"server\":\"127.0.0.1:80\",\"name\":\"127.0.0.1:80\",\"backup\":false,"
-        "\"weight\":5,\"state\":\"up\",\"active\":2,\"max_conns\":7,\"requests\":10,"
+        "\"weight\":5,\"state\":\"up\",\"active\":2,\"max_conns\":7,\"requests\":12,"
         "\"responses\":{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":0,\"5xx\":1,\"codes\":{},"
         "\"total\":8},\"sent\":100,\"received\":200,\"fails\":3,\"unavail\":1,"
         "\"health_checks\":{\"checks\":0,\"fails\":0,\"unhealthy\":0},\"downtime\":2500,"

@@ -217,6 +217,38 @@ static void a_registration_carries_addresses(void **state)
     json_decref(object);
 }
 
+static void a_registration_may_say_its_algorithm(void **state)
+{
+    static const char *const words[] = {"round-robin", "unweighted-round-robin",
+                                        "ip-hash",     "consistent-hash",
+                                        "least-conn",  "random-two",
+                                        "peak-ewma",   "least-time"};
+    struct registration registration;
+    json_t *object;
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        object = json_pack("{ss ss s[]}", "name", "foo", "algorithm", words[i], "servers");
+        assert_int_equal(api_parse_registration(object, NULL, &registration, &failure), 0);
+        assert_string_equal(registration.algorithm->word, words[i]);
+        assert_int_equal(registration.algorithm->table,
+                         strstr(words[i], "hash") ? DURPINA_ASKED_HASH : DURPINA_ASKED_NO_TABLE);
+        api_registration_clear(&registration);
+        json_decref(object);
+    }
+    object = json_pack("{ss ss sb s[]}", "name", "foo", "algorithm", "consistent-hash", "ketama", 1,
+                       "servers");
+    assert_int_equal(api_parse_registration(object, NULL, &registration, &failure), 0);
+    assert_int_equal(registration.algorithm->table, DURPINA_ASKED_RING);
+    api_registration_clear(&registration);
+    json_object_del(object, "algorithm");
+    json_object_del(object, "ketama");
+    assert_int_equal(api_parse_registration(object, NULL, &registration, &failure), 0);
+    assert_null(registration.algorithm);
+    api_registration_clear(&registration);
+    json_decref(object);
+}
+
 static void a_bad_registration_names_upstream_and_culprit(void **state)
 {
     static const struct {
@@ -230,6 +262,14 @@ static void a_bad_registration_names_upstream_and_culprit(void **state)
         {"{\"servers\":[]}", "UpstreamConfFormatError", "name"},
         {"{\"name\":5,\"servers\":[]}", "UpstreamConfFormatError", "name"},
         {"{\"name\":\"foo\",\"durpina\":1,\"servers\":[]}", "UpstreamConfFormatError", "durpina"},
+        {"{\"name\":\"foo\",\"algorithm\":\"best\",\"servers\":[]}", "UpstreamConfFormatError",
+         "upstream \"foo\": there is no algorithm \"best\""},
+        {"{\"name\":\"foo\",\"algorithm\":\"ip-hash\",\"ketama\":true,\"servers\":[]}",
+         "UpstreamConfFormatError", "\"ip-hash\" with ketama"},
+        {"{\"name\":\"foo\",\"ketama\":true,\"servers\":[]}", "UpstreamConfFormatError",
+         "\"algorithm\" is missing"},
+        {"{\"name\":\"foo\",\"algorithm\":\"ip-hash\",\"ketama\":1,\"servers\":[]}",
+         "UpstreamConfFormatError", "ketama"},
         {"{\"name\":\"foo\",\"servers\":[7]}", "UpstreamConfFormatError", "upstream \"foo\""},
     };
     struct registration registration;
@@ -303,6 +343,7 @@ int main(void)
         cmocka_unit_test(lifting_drain_does_not_lift_down),
         cmocka_unit_test(contradicting_words_are_refused),
         cmocka_unit_test(a_registration_carries_addresses),
+        cmocka_unit_test(a_registration_may_say_its_algorithm),
         cmocka_unit_test(a_bad_registration_names_upstream_and_culprit),
         cmocka_unit_test(unknown_members_are_named),
         cmocka_unit_test(members_have_one_type),

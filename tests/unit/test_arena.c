@@ -70,7 +70,11 @@ static void random_use_never_overlaps_and_leaves_one_run(void **state)
         int r = rand() % RUNS;
         uint32_t length = 1 + (uint32_t) rand() % 8;
 
-        if (runs[r].length > 0) {
+        if (runs[r].length > length && rand() % 3 == 0) {
+            arena_shrink(arena, runs[r].offset, runs[r].length, length);
+            memset(used + runs[r].offset + length, 0, runs[r].length - length);
+            runs[r].length = length;
+        } else if (runs[r].length > 0) {
             arena_free(arena, runs[r].offset, runs[r].length);
             memset(used + runs[r].offset, 0, runs[r].length);
             runs[r].length = 0;
@@ -86,6 +90,25 @@ static void random_use_never_overlaps_and_leaves_one_run(void **state)
         arena_free(arena, runs[r].offset, runs[r].length);
     assert_int_equal(arena_used(arena), 0);
     assert_int_equal(arena_alloc(arena, SLOTS, &offset), 0);
+    arena_destroy(arena);
+}
+
+static void run_gives_back_its_end(void **state)
+{
+    struct arena *arena = create(10);
+    uint32_t offset;
+
+    (void) state;
+    assert_int_equal(arena_alloc(arena, 10, &offset), 0);
+    arena_shrink(arena, 0, 10, 10);
+    assert_int_equal(arena_alloc(arena, 1, &offset), -ENOSPC);
+    arena_shrink(arena, 0, 10, 1);
+    assert_int_equal(arena_used(arena), 1);
+    assert_int_equal(arena_alloc(arena, 9, &offset), 0);
+    assert_int_equal(offset, 1);
+    arena_free(arena, 0, 1);
+    arena_free(arena, 1, 9);
+    assert_int_equal(arena_alloc(arena, 10, &offset), 0);
     arena_destroy(arena);
 }
 
@@ -115,6 +138,7 @@ int main(void)
         cmocka_unit_test(shortest_run_that_fits_is_taken),
         cmocka_unit_test(run_that_is_used_or_outside_is_not_reserved),
         cmocka_unit_test(random_use_never_overlaps_and_leaves_one_run),
+        cmocka_unit_test(run_gives_back_its_end),
         cmocka_unit_test(every_other_run_can_be_given_back),
     };
 

@@ -85,6 +85,7 @@ static void every_setting_has_a_default(void **state)
     assert_int_equal(config.upstreams, DURPINA_UPSTREAMS_DEFAULT);
     assert_int_equal(config.peers, DURPINA_PEERS_DEFAULT);
     assert_int_equal(config.slots, DURPINA_SLOTS_DEFAULT);
+    assert_int_equal(config.inflight, DURPINA_INFLIGHT_DEFAULT * DURPINA_TRIES_PER_PAGE);
     assert_int_equal(config.request_timeout_ms, 3000);
     assert_int_equal(config.log_level, LOG_LEVEL_NOTICE);
     assert_int_equal(config.listen.n, 0);
@@ -135,6 +136,36 @@ static void settings_are_read_in_nginx_syntax(void **state)
     assert_int_equal(config.resolver.n, 2);
     assert_string_equal(config.resolver.servers[1], "[::1]:5353");
     assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
+}
+
+static void capacities_are_taken_up_to_their_limits(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t offset;
+        uint32_t value;
+    } edges[] = {
+        {"upstreams 1;", offsetof(struct config, upstreams), 1},
+        {"upstreams 64k;", offsetof(struct config, upstreams), 1 << 16},
+        {"peers 1;", offsetof(struct config, peers), 1},
+        {"peers 16m;", offsetof(struct config, peers), 1 << 24},
+        {"slots 1k;", offsetof(struct config, slots), 1024},
+        {"slots 256m;", offsetof(struct config, slots), 1 << 28},
+        {"inflight 1;", offsetof(struct config, inflight), 1},
+        {"inflight 16m;", offsetof(struct config, inflight), 1 << 24},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++) {
+        assert_int_equal(load(edges[i].text), 0);
+        assert_int_equal(*(uint32_t *) ((char *) &config + edges[i].offset), edges[i].value);
+    }
+    refuses("upstreams 65537;", 1, "upstreams \"65537\"");
+    refuses("peers 16777217;", 1, "peers \"16777217\"");
+    refuses("slots 1023;", 1, "slots \"1023\"");
+    refuses("slots 268435457;", 1, "slots \"268435457\"");
+    refuses("inflight 0;", 1, "inflight \"0\"");
+    refuses("inflight 16777217;", 1, "inflight \"16777217\"");
 }
 
 static void errors_name_file_line_and_culprit(void **state)
@@ -305,6 +336,7 @@ int main(void)
         cmocka_unit_test(a_file_that_was_asked_for_must_exist),
         cmocka_unit_test(the_default_file_may_be_missing_but_not_out_of_reach),
         cmocka_unit_test(settings_are_read_in_nginx_syntax),
+        cmocka_unit_test(capacities_are_taken_up_to_their_limits),
         cmocka_unit_test(errors_name_file_line_and_culprit),
         cmocka_unit_test(a_refused_file_leaves_the_configuration_alone),
         cmocka_unit_test(options_override_the_file),

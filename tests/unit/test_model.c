@@ -9,6 +9,7 @@
 
 #include "model.h"
 #include "model_json.h"
+#include "model_text.h"
 
 #include <cmocka.h> /* last: its macro fail() hides the function of failure.h */
 
@@ -105,17 +106,45 @@ static void address_has_the_id_of_its_server_and_a_name_one_more(void **state)
     model_clear(&model);
 }
 
+static void server_is_found_by_its_id_and_by_those_of_its_addresses(void **state)
+{
+    struct model model = {0};
+    struct upstream *upstream = model_add_upstream(&model, "foo");
+    struct server *literal = add_server(upstream, "10.0.0.1"), *name = add_server(upstream, "a.b");
+    uint32_t child;
+
+    (void) state;
+    assert_null(model_server_by_id(upstream, literal->id)); /* not linked */
+    model_link_server(literal);
+    model_link_server(name);
+    child = name->peers[0]->api_id;
+    assert_ptr_equal(model_server_by_id(upstream, literal->id), literal);
+    assert_ptr_equal(model_server_by_id(upstream, name->id), name);
+    assert_ptr_equal(model_server_by_id(upstream, child), name);
+    assert_null(model_server_by_id(upstream, child + 1));
+    model_set_api_id(name->peers[0], child + 1);
+    assert_null(model_server_by_id(upstream, child));
+    assert_ptr_equal(model_server_by_id(upstream, child + 1), name);
+    model_unlink_server(name);
+    model_free_server(name);
+    assert_null(model_server_by_id(upstream, child + 1));
+    model_clear(&model);
+}
+
 static const char state_text[] =
     "{'version': 1, 'next_epoch': 3, 'resolver': ['127.0.0.1'], 'upstreams': [{"
-    "'name': 'foo', 'revision': 9, 'next_server_id': 5, 'created': true, 'monitoring': false,"
+    "'name': 'foo', 'revision': 9, 'next_server_id': 5, 'created': true, 'monitoring': false, "
+    "'asked': 2,"
     "'servers': [{'id': 2, 'name': 'localhost:80', 'backup': true, 'dynamic': true,"
     "'instances': 1, 'base': {'weight': 5, 'max_conns': 1, 'max_fails': 2, 'fail_timeout_ms': 3,"
     "'slow_start_ms': 4, 'admin': 1}, 'now': {'weight': 7, 'max_conns': 1, 'max_fails': 2,"
     "'fail_timeout_ms': 3, 'slow_start_ms': 4, 'admin': 0}, 'changed': 33,"
-    "'addresses': [{'address': '127.0.0.1:80', 'id': 3}, {'address': '[::1]:80', 'id': 4}]}],"
+    "'addresses': [{'address': '127.0.0.1:80', 'id': 3}, {'address': '[::1]:80', 'id': 4}], "
+    "'portless': true}],"
     "'monitors': [{'id': 'm', 'name': 'tcp', 'options': {'interval': 1}}]}],"
     "'instances': [{'name': '/run/nginx.pid', 'pid': 7, 'worker_uid': 33, 'epoch': 3,"
-    "'token': '0123456789abcdef0123456789abcdef', 'upstreams': {'foo': {}}}]}";
+    "'token': '0123456789abcdef0123456789abcdef', 'upstreams': {'foo': {}},"
+    "'algorithms': {'foo': {'algorithm': 'consistent-hash', 'ketama': true}}}]}";
 
 static json_t *load(const char *text)
 {
@@ -127,6 +156,24 @@ static json_t *load(const char *text)
         *c = *c == '\'' ? '"' : *c;
     json = json_loads(copy, 0, NULL);
     free(copy);
+    return json;
+}
+
+/* What a save writes. */
+static json_t *saved(struct model *model)
+{
+    struct snapshot *snapshot;
+    json_t *json;
+    size_t len;
+    char *text;
+
+    assert_int_equal(snapshot_create(model, &snapshot), 0);
+    text = snapshot_join(snapshot, &len);
+    assert_non_null(text);
+    json = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(json);
+    free(text);
+    snapshot_free(snapshot);
     return json;
 }
 
@@ -143,11 +190,43 @@ static void model_survives_as_json(void **state)
     server = model_server(model_upstream(&model, "foo"), "localhost:80");
     assert_int_equal(server->n_peers, 2);
     assert_int_equal(server->peers[1]->id, DURPINA_NONE);
-    again = model_to_json(&model);
+    again = saved(&model);
     assert_true(json_equal(json, again));
     json_decref(json);
     json_decref(again);
     model_clear(&model);
+}
+
+static void snapshot_shows_what_was_when_it_was_taken(void **state)
+{
+    struct model model = {0};
+    struct upstream *upstream = model_add_upstream(&model, "foo");
+    struct server *first = add_server(upstream, "10.0.0.1"), *last = add_server(upstream, "a.b");
+    struct snapshot *before, *after;
+    char *text;
+    size_t len;
+
+    (void) state;
+    model_link_server(first);
+    model_link_server(last);
+    assert_int_equal(snapshot_create(&model, &before), 0);
+    first->now.weight = 77;
+    model_text_renew(first);
+    model_unlink_server(last);
+    model_free_server(last);
+    assert_int_equal(snapshot_create(&model, &after), 0);
+    text = snapshot_join(before, &len);
+    assert_int_equal(strlen(text), len);
+    assert_null(strstr(text, "77"));
+    assert_non_null(strstr(text, "a.b"));
+    free(text);
+    snapshot_free(before);
+    model_clear(&model); /* what a snapshot shows may be gone */
+    text = snapshot_join(after, &len);
+    assert_non_null(strstr(text, "77"));
+    assert_null(strstr(text, "a.b"));
+    free(text);
+    snapshot_free(after);
 }
 
 /* Each value of the file in turn becomes something else: an error or another model, no crash. */
@@ -208,7 +287,9 @@ int main(void)
         cmocka_unit_test(state_follows_the_truth_table),
         cmocka_unit_test(servers_keep_the_order_of_their_ids),
         cmocka_unit_test(address_has_the_id_of_its_server_and_a_name_one_more),
+        cmocka_unit_test(server_is_found_by_its_id_and_by_those_of_its_addresses),
         cmocka_unit_test(model_survives_as_json),
+        cmocka_unit_test(snapshot_shows_what_was_when_it_was_taken),
         cmocka_unit_test(damaged_json_is_refused_and_leaves_nothing),
     };
 

@@ -53,8 +53,8 @@ static void order_is_smooth(void **state)
     assert_order((uint32_t[]){0, 0}, 2, "");
 }
 
-/* A period holds each peer exactly, hence so does any window of S slots of the repeated period, which
- * is a rotation of it; and at any point a peer is less than one turn away from its share. */
+/* A period holds each peer exactly, hence so does any window of S slots of the repeated period,
+ * which is a rotation of it; and at any point a peer is less than one turn away from its share. */
 static void random_weights_are_met_exactly_and_evenly(void **state)
 {
     (void) state;
@@ -86,6 +86,161 @@ static void random_weights_are_met_exactly_and_evenly(void **state)
         }
         assert_memory_equal(counts, l.turns, n * sizeof(*counts));
         free(l.slots);
+    }
+}
+
+/* Each turn lies in its window, as schedule.h gives it. */
+static void assert_windows(const uint32_t *weights, size_t n)
+{
+    uint32_t *turns = malloc(n * sizeof(*turns)), *seen = calloc(n, sizeof(*seen));
+    uint32_t *slots;
+    int64_t length;
+
+    assert_true(turns != NULL && seen != NULL);
+    length = schedule_turns(weights, n, turns);
+    assert_true(length > 0);
+    slots = malloc((size_t) length * sizeof(*slots));
+    assert_non_null(slots);
+    assert_int_equal(schedule_layout(turns, n, slots, (size_t) length), 0);
+    for (uint64_t slot = 0; slot < (uint64_t) length; slot++) {
+        uint32_t i = slots[slot];
+        uint64_t k, w, all = (uint64_t) length;
+
+        assert_in_range(i, 0, n - 1);
+        k = seen[i]++;
+        w = turns[i];
+        assert_true(k < w);
+        assert_true(slot >= k * all / w);
+        assert_true(slot < ((k + 1) * all + w - 1) / w);
+    }
+    assert_memory_equal(seen, turns, n * sizeof(*seen));
+    free(slots);
+    free(seen);
+    free(turns);
+}
+
+static void turns_of_large_schedules_lie_in_their_windows(void **state)
+{
+    enum { N = 400000 };
+    uint32_t *weights = malloc(N * sizeof(*weights));
+
+    (void) state;
+    assert_non_null(weights);
+    srand(3);
+    for (size_t i = 0; i < 1000; i++) /* about 50,000 slots */
+        weights[i] = 1 + (uint32_t) rand() % 99;
+    assert_windows(weights, 1000);
+    for (size_t i = 0; i < 1000; i++) /* quantised */
+        weights[i] = 1 + (uint32_t) rand() % 65535;
+    assert_windows(weights, 1000);
+    for (size_t i = 0; i < 100000; i++)
+        weights[i] = i == 777 ? 2 : 1;
+    assert_windows(weights, 100000);
+    assert_windows((uint32_t[]){65535, 1, 1}, 3);
+    assert_windows((uint32_t[]){65535, 65534}, 2);
+    for (size_t i = 0; i < N; i++)
+        weights[i] = i % 4 == 0 ? 0 : i % 1000 == 1 ? 50 : 1;
+    assert_windows(weights, N);
+    free(weights);
+}
+
+static void same_weights_make_the_same_schedule(void **state)
+{
+    uint32_t weights[N_MAX];
+    struct layout first, second;
+
+    (void) state;
+    srand(4);
+    for (size_t i = 0; i < N_MAX; i++)
+        weights[i] = (uint32_t) rand() % 1000;
+    first = lay_out(weights, N_MAX);
+    second = lay_out(weights, N_MAX);
+    assert_int_equal(first.length, second.length);
+    assert_memory_equal(first.slots, second.slots, first.length * sizeof(*first.slots));
+    free(first.slots);
+    free(second.slots);
+}
+
+static void shares_are_those_of_the_largest_remainder(void **state)
+{
+    uint32_t shares[4];
+
+    (void) state;
+    /* 4.6, 3.2, 2.2 */
+    assert_int_equal(schedule_shares((uint32_t[]){46, 0, 32, 22}, 4, 10, shares), 0);
+    assert_memory_equal(shares, ((uint32_t[]){5, 0, 3, 2}), sizeof(shares));
+    /* Of equal remainders the first; none is left for the last. */
+    assert_int_equal(schedule_shares((uint32_t[]){1, 1, 1, 1}, 4, 6, shares), 0);
+    assert_memory_equal(shares, ((uint32_t[]){2, 2, 1, 1}), sizeof(shares));
+    /* One slot each for the first two; what is left makes 1.5 and 4.5. */
+    assert_int_equal(schedule_shares((uint32_t[]){1, 1, 1000, 3000}, 4, 8, shares), 0);
+    assert_memory_equal(shares, ((uint32_t[]){1, 1, 2, 4}), sizeof(shares));
+    assert_int_equal(schedule_shares((uint32_t[]){0, 0, 0, 0}, 4, 8, shares), 0);
+    assert_memory_equal(shares, ((uint32_t[]){0, 0, 0, 0}), sizeof(shares));
+}
+
+static void shares_need_a_slot_for_each_weight(void **state)
+{
+    uint32_t shares[3];
+
+    (void) state;
+    assert_int_equal(schedule_shares((uint32_t[]){1, 65535, 7}, 3, 3, shares), 0);
+    assert_memory_equal(shares, ((uint32_t[]){1, 1, 1}), sizeof(shares));
+    assert_int_equal(schedule_shares((uint32_t[]){1, 65535, 7}, 3, 2, shares), -EINVAL);
+}
+
+/* The definition at its word: one slot at a time. */
+static void share_out_slowly(const uint32_t *weights, size_t n, uint64_t left, uint32_t *shares)
+{
+    uint64_t remainders[N_MAX] = {0}, sum = 0;
+
+    memset(shares, 0, n * sizeof(*shares));
+    for (size_t i = 0; i < n; i++)
+        sum += weights[i];
+    for (size_t i = 0; i < n; i++) {
+        if (shares[i] == 0 && weights[i] != 0 && weights[i] * left < sum) {
+            shares[i] = 1;
+            sum -= weights[i];
+            left--;
+            i = (size_t) -1; /* from the first one again */
+        }
+    }
+
+    uint64_t rest = left;
+
+    for (size_t i = 0; i < n; i++) {
+        if (shares[i] == 0 && weights[i] != 0) {
+            shares[i] = (uint32_t) (weights[i] * left / sum);
+            remainders[i] = weights[i] * left % sum;
+            rest -= shares[i];
+        }
+    }
+    for (; rest > 0; rest--) {
+        size_t best = 0;
+
+        for (size_t i = 1; i < n; i++)
+            if (remainders[i] > remainders[best])
+                best = i;
+        assert_true(remainders[best] > 0);
+        shares[best]++;
+        remainders[best] = 0;
+    }
+}
+
+static void random_shares_are_those_of_the_definition(void **state)
+{
+    (void) state;
+    srand(5);
+    for (int round = 0; round < 1000; round++) {
+        size_t n = 1 + (size_t) rand() % N_MAX, length = n + (size_t) rand() % 1000;
+        uint32_t weights[N_MAX], shares[N_MAX], expected[N_MAX];
+
+        weights[0] = 1;
+        for (size_t i = 1; i < n; i++)
+            weights[i] = (uint32_t) rand() % (round % 2 == 0 && i % 3 == 0 ? 65536 : 20);
+        share_out_slowly(weights, n, length, expected);
+        assert_int_equal(schedule_shares(weights, n, length, shares), 0);
+        assert_memory_equal(shares, expected, n * sizeof(*shares));
     }
 }
 
@@ -136,6 +291,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(order_is_smooth),
         cmocka_unit_test(random_weights_are_met_exactly_and_evenly),
+        cmocka_unit_test(turns_of_large_schedules_lie_in_their_windows),
+        cmocka_unit_test(same_weights_make_the_same_schedule),
+        cmocka_unit_test(shares_are_those_of_the_largest_remainder),
+        cmocka_unit_test(shares_need_a_slot_for_each_weight),
+        cmocka_unit_test(random_shares_are_those_of_the_definition),
         cmocka_unit_test(long_schedule_is_quantised_with_an_error_below_one_in_65536),
         cmocka_unit_test(every_weight_gets_a_slot_however_small_its_share),
     };

@@ -51,6 +51,10 @@ static void what_is_not_given_is_as_in_nginx(void **state)
     (void) state;
     assert_string_equal(spec.name, "localhost:80");
     assert_string_equal(spec.host, "localhost");
+    assert_true(spec.portless);
+    assert_true(parse("[::1]").portless);
+    assert_false(parse("localhost:80").portless);
+    assert_false(parse("unix:/run/x").portless);
     assert_int_equal(spec.set, SERVER_SET_NAME);
     assert_int_equal(spec.settings.weight, 1);
     assert_int_equal(spec.settings.max_fails, 1);
