@@ -1,207 +1,216 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pick PIN N...: nanoseconds per pick and finish over real maps, pinned at PIN, for upstreams of N
- * peers with weights 5, 3, 2, 5, ... Prints a JSON array with one object for each N and algorithm.
+ * pick PIN UPSTREAM...: CPU time per pick, and per pick and finish, over the maps of a running
+ * controller, by every algorithm. The upstreams are called WEIGHTS_PEERS. Prints a JSON array with
+ * one object for each upstream and algorithm.
  *
- * Sizes and algorithms take turns, ROUNDS times, and the median is reported: a slow moment of the
- * machine hits them alike.
+ * Upstreams and algorithms take turns, ROUNDS times, and the median is reported: a slow moment of
+ * the machine hits them alike. Nothing warms the caches between turns but the turn itself.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "bpf_state.h"
-#include "maglev.h"
-#include "schedule.h"
+#include "harness.h"
 
-#define ROUNDS 15
-#define PICKS 200000
-#define GENERATION 1
-#define WORD 2 /* the publish word of what is laid out here: copy 0 */
-#define SIZES_MAX 16
+#define ROUNDS_DEFAULT 15
+#define ROUNDS_MAX 1000
+#define BATCH 496 /* picks in flight when picks are timed alone: 8 pages */
+#define BATCHES 100
+#define UPSTREAMS_MAX 32
+#define TABLE_DEADLINE_NS 60000000000ULL
+#define STATUS_OK 200
 
 static const struct {
-    enum durpina_algorithm id;
     const char *name;
+    enum durpina_algorithm id;
+    uint32_t bound;
 } algorithms[] = {
-    {DURPINA_ROUND_ROBIN, "round-robin"},
-    {DURPINA_UNWEIGHTED_ROUND_ROBIN, "unweighted-round-robin"},
-    {DURPINA_HASH, "consistent-hash"},
+    {"round-robin", DURPINA_ROUND_ROBIN, 0},
+    {"unweighted-round-robin", DURPINA_UNWEIGHTED_ROUND_ROBIN, 0},
+    {"consistent-hash", DURPINA_HASH, 0},
+    {"consistent-hash bounded", DURPINA_HASH, DURPINA_BOUND_DEFAULT},
+    {"consistent-hash ketama", DURPINA_RING, 0},
+    {"least-conn", DURPINA_LEAST_CONN, 0},
+    {"random-two", DURPINA_RANDOM_TWO, 0},
+    {"peak-ewma", DURPINA_PEAK_EWMA, 0},
+    {"least-time header", DURPINA_LEAST_TIME_HEADER, 0},
+    {"least-time last_byte", DURPINA_LEAST_TIME_LAST_BYTE, 0},
 };
 #define N_ALGORITHMS (sizeof(algorithms) / sizeof(algorithms[0]))
 
-static uint32_t weight_of(size_t i)
-{
-    static const uint32_t weights[] = {5, 3, 2};
+struct cell {
+    double pick[ROUNDS_MAX];
+    double whole[ROUNDS_MAX];
+};
 
-    return weights[i % 3];
+static const struct durpina_tried nobody;
+
+static const struct durpina_sample sample = {.status = STATUS_OK,
+                                             .connect_ms = DURPINA_NO_TIME,
+                                             .header_ms = 1,
+                                             .response_ms = 1,
+                                             .sent = 200,
+                                             .received = 1000};
+
+static uint64_t now_ms(void)
+{
+    return bench_ns() / 1000000;
 }
 
-/* Takes n slots of the map. */
-static struct durpina_table take(uint32_t *slots_used, size_t n)
+static struct durpina_request request_for(size_t algorithm, struct durpina_try *entry)
 {
-    struct durpina_table table = {.offset = *slots_used, .length = (uint32_t) n};
-
-    *slots_used += (uint32_t) n;
-    return table;
+    return (struct durpina_request){.algorithm = algorithms[algorithm].id,
+                                    .bound = algorithms[algorithm].bound,
+                                    .tried = &nobody,
+                                    .entry = entry,
+                                    .now_ms = now_ms()};
 }
 
-/* Lays out upstream `id` with n peers, the first of which has the id first. 0 or -errno. */
-static int lay_out(struct bpf_state *maps, uint32_t id, uint32_t first, uint32_t n,
-                   uint32_t *slots_used)
+static void pick_once(const struct durpina_maps *maps, const struct bench_upstream *upstream,
+                      struct durpina_request *request, struct durpina_pick *ret_pick)
 {
-    struct durpina_upstream *upstream = &maps->upstreams[id];
-    struct durpina_tier *tier = &upstream->view[0].tier[DURPINA_TIER_PRIMARY];
-    struct maglev_peer *keys = calloc(n, sizeof(*keys));
-    uint32_t *weights = calloc(n, sizeof(*weights));
-    uint32_t *turns = calloc(n, sizeof(*turns));
-    int64_t length = -ENOMEM;
-    int err = -ENOMEM;
-
-    if (!keys || !weights || !turns)
-        goto out;
-    for (uint32_t i = 0; i < n; i++) {
-        struct durpina_peer *peer = &maps->peers[first + i];
-
-        weights[i] = weight_of(i);
-        snprintf(peer->name, sizeof(peer->name), "127.0.0.1:%" PRIu32, 1 + i);
-        snprintf(peer->address, sizeof(peer->address), "127.0.0.1:%" PRIu32, 1 + i);
-        peer->generation = GENERATION;
-        peer->upstream = id;
-        peer->settings[0] = (struct durpina_peer_settings){.state = DURPINA_PEER_UP,
-                                                           .weight = weights[i],
-                                                           .max_fails = 1,
-                                                           .fail_timeout_ms = 10000};
-        maps->counters[first + i].generation = GENERATION;
-        keys[i] =
-            (struct maglev_peer){maglev_hash(peer->name, peer->address), weights[i], first + i};
-    }
-
-    length = schedule_turns(weights, n, turns);
-    if (length < 0) {
-        err = (int) length;
-        goto out;
-    }
-    tier->schedule = take(slots_used, (size_t) length);
-    tier->members = take(slots_used, n);
-    tier->hash = take(slots_used, maglev_size(n, 0));
-    upstream->view[0].peers = tier->members;
-    if (*slots_used > maps->n_slots) {
-        err = -ENOSPC;
-        goto out;
-    }
-    err = schedule_layout(turns, n, maps->slots + tier->schedule.offset, (size_t) length);
-    for (uint32_t i = 0; i < tier->schedule.length; i++)
-        maps->slots[tier->schedule.offset + i] += first;
-    for (uint32_t i = 0; i < n; i++)
-        maps->slots[tier->members.offset + i] = first + i;
-    if (err == 0)
-        err = maglev_build(keys, n, maps->slots + tier->hash.offset, tier->hash.length);
-    upstream->generation = GENERATION;
-    durpina_seq_publish(&upstream->publish, WORD);
-
-out:
-    free(keys);
-    free(weights);
-    free(turns);
-    return err;
+    if (durpina_pick(maps, upstream->id, upstream->generation, request, ret_pick) !=
+        DURPINA_PICK_OK)
+        bench_die("a pick of %s failed", upstream->name);
 }
 
-static double nanoseconds(void)
+/* Nanoseconds per pick; BATCH of them are in flight before they are finished, untimed. */
+static double measure_picks(const struct durpina_maps *maps, const struct bench_upstream *upstream,
+                            size_t algorithm, struct durpina_try **entries)
 {
-    struct timespec now;
+    static struct durpina_pick picks[BATCH];
+    static uint64_t key;
+    uint64_t spent = 0;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec * 1e9 + (double) now.tv_nsec;
-}
+    for (int batch = 0; batch < BATCHES; batch++) {
+        struct durpina_request request = request_for(algorithm, NULL);
+        uint64_t start = bench_cpu_ns();
 
-/* Nanoseconds per pick and finish; negative if a pick failed. */
-static double measure(const struct durpina_maps *maps, uint32_t upstream,
-                      enum durpina_algorithm algorithm)
-{
-    static const struct durpina_tried tried = {0};
-    double start = nanoseconds();
-
-    for (uint32_t i = 0; i < PICKS; i++) {
-        struct durpina_pick pick;
-
-        if (durpina_pick(maps, upstream, GENERATION, algorithm, durpina_mix(i), &tried, i, &pick) !=
-            DURPINA_PICK_OK)
-            return -1;
-        durpina_finish(maps, &pick, DURPINA_OUTCOME_SUCCESS, i);
-    }
-    return (nanoseconds() - start) / PICKS;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *) a, y = *(const double *) b;
-
-    return (x > y) - (x < y);
-}
-
-static int bench(struct bpf_state *state, const uint32_t *sizes, uint32_t n_sizes)
-{
-    static double results[SIZES_MAX][N_ALGORITHMS][ROUNDS];
-    struct durpina_maps maps = bpf_state_maps(state);
-
-    for (int round = 0; round < ROUNDS; round++)
-        for (uint32_t size = 0; size < n_sizes; size++)
-            for (size_t a = 0; a < N_ALGORITHMS; a++) {
-                results[size][a][round] = measure(&maps, size, algorithms[a].id);
-                if (results[size][a][round] < 0)
-                    return -ENOENT;
-            }
-
-    for (uint32_t size = 0; size < n_sizes; size++)
-        for (size_t a = 0; a < N_ALGORITHMS; a++) {
-            double *r = results[size][a];
-
-            qsort(r, ROUNDS, sizeof(*r), compare);
-            printf("%s{\"peers\": %" PRIu32 ", \"algorithm\": \"%s\", \"ns\": %.1f, "
-                   "\"ns_min\": %.1f, \"ns_max\": %.1f}",
-                   size + a == 0 ? "[" : ",\n ", sizes[size], algorithms[a].name, r[ROUNDS / 2],
-                   r[0], r[ROUNDS - 1]);
+        for (size_t i = 0; i < BATCH; i++) {
+            request.entry = entries[i];
+            request.hash = durpina_mix(++key);
+            pick_once(maps, upstream, &request, &picks[i]);
         }
-    puts("]");
-    return 0;
+        spent += bench_cpu_ns() - start;
+        for (size_t i = 0; i < BATCH; i++)
+            durpina_finish(maps, &picks[i], DURPINA_OUTCOME_SUCCESS, &sample, request.now_ms);
+    }
+    return (double) spent / (BATCHES * BATCH);
+}
+
+/* Nanoseconds per pick and finish, one at a time. */
+static double measure_whole(const struct durpina_maps *maps, const struct bench_upstream *upstream,
+                            size_t algorithm, struct durpina_try *entry)
+{
+    static uint64_t key;
+    struct durpina_pick pick;
+    uint64_t start = bench_cpu_ns();
+
+    for (int batch = 0; batch < BATCHES; batch++) {
+        struct durpina_request request = request_for(algorithm, entry);
+
+        for (size_t i = 0; i < BATCH; i++) {
+            request.hash = durpina_mix(++key);
+            pick_once(maps, upstream, &request, &pick);
+            durpina_finish(maps, &pick, DURPINA_OUTCOME_SUCCESS, &sample, request.now_ms);
+        }
+    }
+    return (double) (bench_cpu_ns() - start) / (BATCHES * BATCH);
+}
+
+static void measure(const struct durpina_maps *maps, const struct bench_upstream *upstream,
+                    size_t algorithm, struct durpina_try **entries, struct cell *cell, size_t round)
+{
+    cell->pick[round] = measure_picks(maps, upstream, algorithm, entries);
+    cell->whole[round] = measure_whole(maps, upstream, algorithm, entries[0]);
+}
+
+/* A ring of so many points is measured where all weights are equal only. */
+static int is_measured(const struct bench_upstream *upstream, size_t algorithm)
+{
+    return algorithms[algorithm].id != DURPINA_RING || strncmp(upstream->name, "equal_", 6) == 0;
+}
+
+/* Asks for the table that the algorithm looks into by picking, and waits until it is there. */
+static void wait_for_table(const struct durpina_maps *maps, const struct bench_upstream *upstream,
+                           size_t algorithm, struct durpina_try *entry)
+{
+    const struct durpina_upstream *u = &maps->upstreams[upstream->id];
+    uint64_t deadline = bench_ns() + TABLE_DEADLINE_NS;
+    struct durpina_request request = request_for(algorithm, entry);
+    struct durpina_pick pick;
+    uint32_t length;
+
+    pick_once(maps, upstream, &request, &pick);
+    durpina_finish(maps, &pick, DURPINA_OUTCOME_NEUTRAL, NULL, request.now_ms);
+    do {
+        const struct durpina_tier *tier = &u->view[durpina_seq_begin(&u->publish) & 1].tier[0];
+
+        length = algorithms[algorithm].id == DURPINA_HASH   ? DURPINA_LOAD(&tier->hash.length)
+                 : algorithms[algorithm].id == DURPINA_RING ? DURPINA_LOAD(&tier->ring.length)
+                                                            : 1;
+        if (length == 0 && bench_ns() > deadline)
+            bench_die("%s: no table for %s", upstream->name, algorithms[algorithm].name);
+        if (length == 0)
+            bench_sleep_until(bench_ns() + 1000000);
+    } while (length == 0);
+}
+
+static void print_cell(const struct bench_upstream *upstream, size_t algorithm, struct cell *cell,
+                       size_t rounds)
+{
+    static const char *separator = "[";
+    double pick = bench_percentile(cell->pick, rounds, 0.5);
+    double whole = bench_percentile(cell->whole, rounds, 0.5);
+
+    printf("%s{\"peers\": %" PRIu32 ", \"weights\": \"%.*s\", \"algorithm\": \"%s\", "
+           "\"pick_ns\": %.1f, \"pick_ns_min\": %.1f, \"pick_ns_max\": %.1f, "
+           "\"whole_ns\": %.1f, \"whole_ns_min\": %.1f, \"whole_ns_max\": %.1f}",
+           separator, upstream->n_peers, (int) strcspn(upstream->name, "_"), upstream->name,
+           algorithms[algorithm].name, pick, cell->pick[0], cell->pick[rounds - 1], whole,
+           cell->whole[0], cell->whole[rounds - 1]);
+    separator = ",\n ";
 }
 
 int main(int argc, char **argv)
 {
-    struct bpf_state_options options = {.n_upstreams = SIZES_MAX, .n_slots = DURPINA_SLOTS_DEFAULT};
-    struct bpf_state state;
-    struct failure failure;
-    uint32_t sizes[SIZES_MAX];
-    uint32_t n_sizes = (uint32_t) argc - 2, used_peers = 0, used_slots = 0;
-    int err;
+    static struct cell cells[UPSTREAMS_MAX][N_ALGORITHMS];
+    struct bench_upstream upstreams[UPSTREAMS_MAX];
+    struct durpina_try *entries[BATCH];
+    const char *wanted = getenv("ROUNDS");
+    size_t rounds = wanted ? strtoul(wanted, NULL, 10) : ROUNDS_DEFAULT;
+    size_t n = (size_t) argc - 2;
 
-    if (argc < 3 || argc - 2 > SIZES_MAX) {
-        fprintf(stderr, "usage: pick PIN N... (at most %d)\n", SIZES_MAX);
-        return 2;
-    }
-    options.pin = argv[1];
-    for (uint32_t i = 0; i < n_sizes; i++) {
-        sizes[i] = (uint32_t) strtoul(argv[i + 2], NULL, 10);
-        options.n_peers += sizes[i];
-    }
+    if (argc < 3 || n > UPSTREAMS_MAX || rounds == 0 || rounds > ROUNDS_MAX)
+        bench_die("usage: pick PIN UPSTREAM... (at most %d), ROUNDS at most %d", UPSTREAMS_MAX,
+                  ROUNDS_MAX);
 
-    err = bpf_state_open(&options, &state, &failure);
-    if (err != 0) {
-        fprintf(stderr, "pick: %s\n", failure.text);
-        return 1;
-    }
-    for (uint32_t i = 0; i < n_sizes && err == 0; i++) {
-        err = lay_out(&state, i, used_peers, sizes[i], &used_slots);
-        used_peers += sizes[i];
-    }
-    if (err == 0)
-        err = bench(&state, sizes, n_sizes);
-    if (err != 0)
-        fprintf(stderr, "pick: %s\n", strerror(-err));
-    bpf_state_close(&state);
-    return err != 0;
+    struct durpina_maps maps = bench_maps(argv[1]);
+
+    bench_entries(&maps, entries, BATCH);
+    for (size_t u = 0; u < n; u++)
+        upstreams[u] = bench_upstream(&maps, argv[u + 2]);
+    for (size_t a = 0; a < N_ALGORITHMS; a++)
+        for (size_t u = 0; u < n; u++)
+            if (algorithms[a].bound == 0 && is_measured(&upstreams[u], a))
+                wait_for_table(&maps, &upstreams[u], a, entries[0]);
+
+    /* Once a pick has asked for a bound, all picks of the upstream do more. */
+    for (int bounded = 0; bounded < 2; bounded++)
+        for (size_t round = 0; round < rounds; round++)
+            for (size_t u = 0; u < n; u++)
+                for (size_t a = 0; a < N_ALGORITHMS; a++)
+                    if ((algorithms[a].bound != 0) == bounded && is_measured(&upstreams[u], a))
+                        measure(&maps, &upstreams[u], a, entries, &cells[u][a], round);
+
+    for (size_t u = 0; u < n; u++)
+        for (size_t a = 0; a < N_ALGORITHMS; a++)
+            if (is_measured(&upstreams[u], a))
+                print_cell(&upstreams[u], a, &cells[u][a], rounds);
+    puts("]");
+    bench_release(&maps);
+    return 0;
 }
