@@ -21,7 +21,7 @@ CFLAGS ?= -O2 -g
 WERROR ?= $(CI)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-PACKAGES := libbpf libuv libcurl libcares jansson libmicrohttpd libcap-ng
+PACKAGES := libbpf libuv libcurl libcares jansson libmicrohttpd libcap-ng zlib
 ALL_CPPFLAGS = -D_GNU_SOURCE -DDURPINA_VERSION=\"$(VERSION)\" -Ibpf -Icontroller -I$(B) \
 	$(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(CFLAGS)
@@ -34,7 +34,7 @@ SOURCES := $(sort $(wildcard controller/*.c))
 LIB_SOURCES := $(filter-out controller/main.c controller/durpinactl.c,$(SOURCES))
 UNIT_TESTS := $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 BPF_TESTS := $(patsubst tests/bpf/%.c,%,$(sort $(wildcard tests/bpf/test_*.c)))
-BENCHES := $(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c)))
+BENCHES := $(filter-out harness,$(patsubst tests/bench/%.c,%,$(sort $(wildcard tests/bench/*.c))))
 C_FILES := $(sort $(wildcard bpf/*.[ch] controller/*.[ch] nginx-module/*.[ch] tests/*/*.[ch]))
 LUA_FILES := $(sort $(wildcard lua/durpina/*.lua))
 
@@ -114,14 +114,18 @@ $(B)/ngx_http_durpina_cdef.h: nginx-module/ngx_http_durpina_ffi.h $(B)/flags
 		sed '/#include/d' $< | $(CC) -E -P -x c - | \
 		sed -e 's/[\\"]/\\&/g' -e 's/.*/    "&\\n" \\/' -e '$$s/ \\$$//'; } >$@
 
-$(NGINX_TREE)/objs/Makefile: nginx-module/config $(B)/flags $(wildcard $(NGINX_SRC)/conf_flags)
-	$(call say,NGX,configure)
-	$(Q)rm -rf $(NGINX_TREE) && cp -r $(NGINX_SRC) $(NGINX_TREE)
-	$(Q)cd $(NGINX_TREE) && DURPINA_BUILD=$(abspath $(B)) bash -c '. ./conf_flags && \
-		./configure "$${NGX_CONF_FLAGS[@]}" --with-compat \
-		--with-cc="$(CC)" --with-cc-opt="$(CFLAGS) -Wextra -Wno-unused-parameter" \
-		--add-dynamic-module="$(CURDIR)/nginx-module"' \
+# $(1): the tree, $(2): the directory of the module
+define nginx_tree_rules
+$(1)/objs/Makefile: $(2)/config $(B)/flags $(wildcard $(NGINX_SRC)/conf_flags)
+	$$(call say,NGX,configure $(2))
+	$$(Q)mkdir -p $$(dir $(1)) && rm -rf $(1) && cp -r $(NGINX_SRC) $(1)
+	$$(Q)cd $(1) && DURPINA_BUILD=$$(abspath $(B)) bash -c '. ./conf_flags && \
+		./configure "$$$${NGX_CONF_FLAGS[@]}" --with-compat \
+		--with-cc="$$(CC)" --with-cc-opt="$$(CFLAGS) -Wextra -Wno-unused-parameter" \
+		--add-dynamic-module="$$(CURDIR)/$(2)"' \
 		>configure.log 2>&1 || { cat configure.log; rm -rf objs; exit 1; }
+endef
+$(eval $(call nginx_tree_rules,$(NGINX_TREE),nginx-module))
 
 # nginx's makefile does not know all headers, and the module compiles in a second: always whole. It is
 # not copied over the old one: an nginx that has that mapped would crash.
@@ -143,11 +147,21 @@ endef
 $(eval $(call test_rules,unit))
 $(eval $(call test_rules,bpf))
 
-$(B)/bench/%: tests/bench/%.c $(B)/libdurpinad.a
+$(B)/bench/%.o: tests/bench/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
-	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(B)/libdurpinad.a $(LDFLAGS) $(PKG_LIBS) \
-		-lm -o $@
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+$(addprefix $(B)/bench/,$(BENCHES)): %: %.o $(B)/bench/harness.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ -lbpf -lm -o $@
+
+BENCH_TREE := $(B)/bench/nginx-src
+BENCH_MODULE := $(B)/bench/ngx_http_bench_module.so
+$(eval $(call nginx_tree_rules,$(BENCH_TREE),tests/bench/nginx-module))
+$(BENCH_MODULE): $(BENCH_TREE)/objs/Makefile $(wildcard tests/bench/nginx-module/*.c)
+	$(call say,NGX,$@)
+	$(Q)$(MAKE) -s -C $(BENCH_TREE) -f objs/Makefile modules $(if $(V),,>/dev/null)
+	$(Q)cp $(BENCH_TREE)/objs/$(@F) $@.new && mv $@.new $@
 
 .PHONY: tests
 tests: all $(UNIT_PROGRAMS) $(BPF_PROGRAMS) $(addprefix $(B)/bench/,$(BENCHES))
@@ -170,20 +184,23 @@ demo: deps
 	$(Q)$(MAKE) all
 	$(Q)KEEP=$(KEEP) tests/e2e/demo.sh
 
-#@ bench         ns per pick and requests/s, beside nginx's own (as root)
+#@ bench         speed and memory beside nginx and HAProxy (as root); ROUNDS=3 is quick
 .PHONY: bench
 bench: deps
-	$(Q)$(MAKE) all $(addprefix $(B)/bench/,$(BENCHES))
-	$(Q)tests/bench/run
+	$(Q)missing=$$(packaging/missing-packages $(BENCH_DEPS)); \
+	[ -z "$$missing" ] || packaging/install-packages $$missing
+	$(Q)$(MAKE) all $(addprefix $(B)/bench/,$(BENCHES)) $(BENCH_MODULE)
+	$(Q)DURPINA_BUILD=$(abspath $(B)) tests/bench/run $(PART)
 
 # --- packages ------------------------------------------------------------------------------------
 
 BUILD_DEPS := gcc libc6-dev clang bpftool pkg-config libbpf-dev libuv1-dev libcurl4-openssl-dev \
 	libc-ares-dev libjansson-dev libmicrohttpd-dev libcap-ng-dev libxxhash-dev uthash-dev \
-	libpcre2-dev nginx nginx-dev
+	zlib1g-dev libpcre2-dev nginx nginx-dev
 TEST_DEPS := libnginx-mod-http-lua lua-cjson libcmocka-dev curl jq wrk iproute2 procps \
 	luajit2 openssl
 LINT_DEPS := clang-format cppcheck lua-check
+BENCH_DEPS := haproxy util-linux valgrind
 
 #@ deps          install what a bare Debian 12 lacks, and nothing if nothing is missing
 # Debian starts an installed nginx at once; policy-rc.d keeps it from taking port 80 here.

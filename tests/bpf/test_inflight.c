@@ -269,7 +269,7 @@ static void workers_that_died_while_no_controller_ran_are_found(void **unused)
 /* As root, in a namespace of mounts of its own, then as somebody else. */
 static int judge_without_proc(pid_t living, uint32_t started, pid_t dead)
 {
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/proc", NULL, MS_PRIVATE, NULL) < 0 ||
         mount("proc", "/proc", "proc", 0, "hidepid=2") < 0 || setgid(NOBODY) < 0 ||
         setuid(NOBODY) < 0)
         return 10;
