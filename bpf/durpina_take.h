@@ -41,7 +41,7 @@ struct durpina_request {
     enum durpina_algorithm algorithm;
     uint32_t bound; /* HASH, RING: most load of a peer over the mean in 1/256; 0: no bound */
     uint64_t hash;  /* HASH: of the key, 64 bits; RING: its CRC-32; else a random number */
-    const struct durpina_tried *tried; /* not to be picked; the caller adds the one it gets */
+    const struct durpina_tried *tried; /* not to be picked; the caller's to fill */
     struct durpina_try *entry;         /* FREE, the try is noted here; NULL: nowhere */
     uint64_t now_ms;                   /* CLOCK_MONOTONIC */
 };
