@@ -24,6 +24,8 @@
  *     never again under the same generation.
  *  4. Names end in NUL inside their array. Fields in network byte order end in _be, times in _ms.
  *  5. Every index, length and enum read from a map is bounded before use: root may write anything.
+ *  6. Elements of peers and counters are whole cache lines. The first line of either is all that a
+ *     pick touches.
  */
 #ifndef DURPINA_ABI_H
 #define DURPINA_ABI_H
@@ -32,11 +34,13 @@
 #include <stdint.h>
 
 #define DURPINA_MAGIC 0x00616e6970727564ULL /* "durpina" as bytes, little endian */
-#define DURPINA_ABI_MAJOR 2                 /* differs: refuse */
+#define DURPINA_ABI_MAJOR 3                 /* differs: refuse */
 #define DURPINA_ABI_MINOR 0                 /* differs: adopt */
 
 #define DURPINA_NAME_SIZE 128   /* upstream and peer names, with the NUL */
-#define DURPINA_ADDRESS_SIZE 56 /* "[IPv6]:port" or "unix:", with the NUL */
+#define DURPINA_ADDRESS_SIZE 48 /* "[IPv6]:port" or "unix:", with the NUL */
+
+#define DURPINA_CACHE_LINE 64 /* of the CPUs this is laid out for; others are slower, not wrong */
 
 #define DURPINA_WEIGHT_MAX 65535
 #define DURPINA_TRIES_MAX 32 /* tries of one request, hence peers it can remember as tried */
@@ -55,13 +59,13 @@ enum durpina_family {
     DURPINA_FAMILY_INET = 1,
     DURPINA_FAMILY_INET6 = 2,
     DURPINA_FAMILY_UNIX = 3, /* the path is the name behind "unix:" */
-};
+} __attribute__((packed));
 
 /* Primaries take all traffic; backups only when no primary can be picked. */
 enum durpina_tier_id {
     DURPINA_TIER_PRIMARY = 0,
     DURPINA_TIER_BACKUP = 1,
-};
+} __attribute__((packed));
 #define DURPINA_TIERS 2
 
 /*
@@ -77,21 +81,31 @@ enum durpina_peer_state {
     DURPINA_PEER_DRAINING = 4,   /* by the operator, or weight 0 */
     DURPINA_PEER_CHECKING = 5,   /* no traffic before the first passed check */
     DURPINA_PEER_UNRESOLVED = 6, /* no address */
-};
+} __attribute__((packed));
 
 /* The operator's word; no check ever changes it. */
 enum durpina_admin {
     DURPINA_ADMIN_UP = 0,
     DURPINA_ADMIN_DOWN = 1,
     DURPINA_ADMIN_DRAIN = 2,
-};
+    DURPINA_ADMIN_MAINT = 3, /* down, and not checked */
+} __attribute__((packed));
+
+/* Which of weight, max_conns and tier are not the operator's but come from what agents and SRV
+ * records say besides: bits. */
+enum durpina_derived {
+    DURPINA_DERIVED_NONE = 0,
+    DURPINA_DERIVED_WEIGHT = 1,
+    DURPINA_DERIVED_MAX_CONNS = 2,
+    DURPINA_DERIVED_TIER = 4,
+} __attribute__((packed));
 
 /* The monitors' verdict. */
 enum durpina_health {
     DURPINA_HEALTH_UNKNOWN = 0, /* no monitor, or no verdict yet */
     DURPINA_HEALTH_PASSED = 1,
     DURPINA_HEALTH_FAILED = 2,
-};
+} __attribute__((packed));
 
 enum durpina_algorithm {
     DURPINA_ROUND_ROBIN = 0,
@@ -186,15 +200,15 @@ struct durpina_upstream {
 
 struct durpina_peer_settings {
     enum durpina_peer_state state;
-    uint32_t weight;
     enum durpina_admin admin;
     enum durpina_health health;
-    uint32_t initial_weight;
+    enum durpina_derived derived;
+    uint16_t weight;
+    uint16_t initial_weight;
     uint32_t max_fails; /* 0: passive failures are not counted */
     uint32_t fail_timeout_ms;
     uint32_t max_conns; /* 0: no limit */
     uint32_t slow_start_ms;
-    uint32_t reserved;
 };
 
 /*
@@ -202,17 +216,19 @@ struct durpina_peer_settings {
  * share settings but for state and health.
  */
 struct durpina_peer {
-    char name[DURPINA_NAME_SIZE];       /* as in the file or the call, with its port */
-    char address[DURPINA_ADDRESS_SIZE]; /* as text: "127.0.0.1:80", "[::1]:80", "unix:", "?" */
-    enum durpina_family family;
+    uint32_t generation; /* changes whenever the record gets another owner */
+    uint32_t upstream;   /* its upstream's id */
+    uint32_t server;     /* id of the server in the API, shared by the addresses of one name */
     uint16_t port_be;
-    uint16_t address_len; /* of the text */
-    uint32_t addr_be[4];  /* IPv4 in the first word */
-    uint32_t generation;  /* changes whenever the record gets another owner */
-    uint32_t upstream;    /* its upstream's id */
-    uint32_t server;      /* id of the server in the API, shared by the addresses of one name */
+    enum durpina_family family;
     enum durpina_tier_id tier;
     struct durpina_peer_settings settings[2];
+    /* The second line: what connecting needs. */
+    uint32_t addr_be[4];                /* IPv4 in the first word */
+    char address[DURPINA_ADDRESS_SIZE]; /* as text: "127.0.0.1:80", "[::1]:80", "unix:", "?" */
+    char name[DURPINA_NAME_SIZE];       /* as in the file or the call, with its port */
+    /* An odd number of lines: with four, the first ones would share a quarter of a cache's sets. */
+    char reserved[DURPINA_CACHE_LINE];
 };
 
 /*
@@ -228,26 +244,27 @@ struct durpina_ewma {
 /*
  * What workers count. All fields are changed by atomics only and belong to `generation`: who finds
  * another one there changes nothing. Times are CLOCK_MONOTONIC, the same in every process.
+ *
+ * A try that has ended is in one of `responses` or in `unanswered`: durpina_requests() is their
+ * sum. With `active` that is all there were; for the instant between the two, a try is in neither.
  */
 struct durpina_counters {
     uint32_t generation;
     uint32_t active;        /* tries in flight over all workers; one word with generation */
     uint64_t down_until_ms; /* temporary down: 0, or when one probing request may go through */
     uint64_t selected_ms;   /* last pick */
-    uint64_t requests;      /* tries ended: with active, all there were */
     uint32_t fails;         /* failures without a pause of fail_timeout in between ... */
     uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
-    uint64_t failed;        /* tries failed */
-    uint64_t unavail;       /* times it became temporarily down */
-    uint64_t responses[5];  /* by status class, 1xx to 5xx */
-    uint64_t sent;          /* bytes to the peer */
-    uint64_t received;      /* bytes from the peer */
-    uint64_t header_ms;     /* sum of times to the response header */
-    uint64_t response_ms;   /* sum of times to the end of the response; / responses = mean */
-    uint64_t connect_ms;    /* sum of times to connect, over new connections */
     struct durpina_ewma header;    /* time to the response header */
     struct durpina_ewma last_byte; /* time to the end of the response */
-    uint64_t reserved;
+    struct durpina_ewma connect;   /* time to connect, of new connections */
+    uint32_t failed;               /* tries failed, modulo 2^32 */
+    uint32_t unavail;              /* times it became temporarily down, modulo 2^32 */
+    /* The second line: what only the end of a try touches. */
+    uint64_t responses[5]; /* by status class, 1xx to 5xx */
+    uint64_t unanswered;   /* tries that ended without a response */
+    uint64_t sent;         /* bytes to the peer */
+    uint64_t received;     /* bytes from the peer */
 };
 
 /* One cache line an upstream: what picks share. */
@@ -299,7 +316,7 @@ struct durpina_inflight {
 #define DURPINA_ASSERT_OFFSET(type, field, off)                                                    \
     _Static_assert(offsetof(type, field) == (off), #type "." #field)
 
-DURPINA_ASSERT_SIZE(enum durpina_peer_state, 4);
+DURPINA_ASSERT_SIZE(enum durpina_peer_state, 1);
 DURPINA_ASSERT_SIZE(struct durpina_meta, 80);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, epoch, 24);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, controller_pid, 44);
@@ -309,21 +326,23 @@ DURPINA_ASSERT_SIZE(struct durpina_view, 88);
 DURPINA_ASSERT_SIZE(struct durpina_upstream, 320);
 DURPINA_ASSERT_OFFSET(struct durpina_upstream, publish, 128);
 DURPINA_ASSERT_OFFSET(struct durpina_upstream, view, 144);
-DURPINA_ASSERT_SIZE(struct durpina_peer_settings, 40);
-DURPINA_ASSERT_SIZE(struct durpina_peer, 304);
-DURPINA_ASSERT_OFFSET(struct durpina_peer, family, 184);
-DURPINA_ASSERT_OFFSET(struct durpina_peer, generation, 208);
-DURPINA_ASSERT_OFFSET(struct durpina_peer, settings, 224);
+DURPINA_ASSERT_SIZE(struct durpina_peer_settings, 24);
+DURPINA_ASSERT_OFFSET(struct durpina_peer_settings, weight, 4);
+DURPINA_ASSERT_OFFSET(struct durpina_peer_settings, max_conns, 16);
+DURPINA_ASSERT_SIZE(struct durpina_peer, 5 * DURPINA_CACHE_LINE);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, family, 14);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, settings, 16);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, addr_be, DURPINA_CACHE_LINE);
+DURPINA_ASSERT_OFFSET(struct durpina_peer, name, 2 * DURPINA_CACHE_LINE);
 DURPINA_ASSERT_SIZE(struct durpina_ewma, 8);
-/* What a pick touches lies in the first 32 bytes, so never on two cache lines. */
-DURPINA_ASSERT_SIZE(struct durpina_counters, 160);
+DURPINA_ASSERT_SIZE(struct durpina_counters, 2 * DURPINA_CACHE_LINE);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, active, 4);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, down_until_ms, 8);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, requests, 24);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 32);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, responses, 56);
-DURPINA_ASSERT_OFFSET(struct durpina_counters, header, 136);
-DURPINA_ASSERT_SIZE(struct durpina_cursor, 64);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 24);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, header, 32);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, failed, 56);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, responses, DURPINA_CACHE_LINE);
+DURPINA_ASSERT_SIZE(struct durpina_cursor, DURPINA_CACHE_LINE);
 DURPINA_ASSERT_OFFSET(struct durpina_cursor, active, 32);
 DURPINA_ASSERT_SIZE(enum durpina_try_step, 1);
 DURPINA_ASSERT_SIZE(struct durpina_try, 8);
@@ -339,7 +358,7 @@ DURPINA_ASSERT_SIZE(struct durpina_inflight, 512);
 #define DURPINA_FNV3(h, a, b, c) DURPINA_FNV(DURPINA_FNV(DURPINA_FNV(h, a), b), c)
 #define DURPINA_LAYOUT_PEER                                                                        \
     DURPINA_FNV3(DURPINA_FNV3(0xcbf29ce484222325ULL, offsetof(struct durpina_peer, family),        \
-                              offsetof(struct durpina_peer, generation),                           \
+                              offsetof(struct durpina_peer, addr_be),                              \
                               offsetof(struct durpina_peer, settings)),                            \
                  offsetof(struct durpina_peer_settings, weight),                                   \
                  offsetof(struct durpina_peer_settings, max_fails),                                \

@@ -10,6 +10,13 @@
 #include "durpina_seq.h"
 
 /*
+ * The way of nearly all picks is one piece of code, in which what was seen stays in registers, and
+ * what is rarely needed is apart from it. Compilers would rather have the code once.
+ */
+#define DURPINA_INLINE static inline __attribute__((always_inline))
+#define DURPINA_APART static __attribute__((noinline, unused))
+
+/*
  * fails and fails_at_ms change together: they are one 8 byte word. memcpy would be the portable
  * spelling; the builtin compiles to nothing everywhere, BPF included.
  */
@@ -51,6 +58,19 @@ static inline uint32_t durpina_fails(const struct durpina_counters *c, uint32_t 
     union durpina_fails f = {.word = DURPINA_LOAD(durpina_alias(&c->fails))};
 
     return durpina_is_over(f.at_ms, fail_timeout_ms, now_ms) ? 0 : f.fails;
+}
+
+/*
+ * Tries that have ended. Each is counted after it has left `active`: who reads that first may see a
+ * try twice, but none too few for longer than its end takes.
+ */
+static inline uint64_t durpina_requests(const struct durpina_counters *c)
+{
+    uint64_t n = DURPINA_LOAD(&c->unanswered);
+
+    for (uint32_t i = 0; i < sizeof(c->responses) / sizeof(c->responses[0]); i++)
+        n += DURPINA_LOAD(&c->responses[i]);
+    return n;
 }
 
 /* Non-zero while passive failures keep the peer from taking requests. */
@@ -132,12 +152,10 @@ static inline struct durpina_ewma durpina_read_ewma(const struct durpina_ewma *f
  * Halves value each half life. In between it follows the parabola that starts as steep as the
  * exponential does and meets it at the half: however often it is called, the half life is the same.
  */
-static inline uint32_t durpina_decay(uint32_t value, uint32_t ticks)
+DURPINA_APART uint32_t durpina_decay(uint32_t value, uint32_t ticks)
 {
     uint32_t halvings = ticks / DURPINA_EWMA_HALF_LIFE, rest = ticks % DURPINA_EWMA_HALF_LIFE;
 
-    if (ticks == 0)
-        return value; /* nearly always */
     if (halvings > 31)
         return 0;
     value >>= halvings;
@@ -148,22 +166,18 @@ static inline uint32_t durpina_decay(uint32_t value, uint32_t ticks)
 /* Ticks since the last sample; a clock that lags behind the one of that sample has none. */
 static inline uint32_t durpina_ewma_age(const struct durpina_ewma *e, uint64_t now_ms)
 {
-    uint16_t age = (uint16_t) ((uint16_t) (now_ms / DURPINA_EWMA_TICK_MS) - e->at);
+    uint16_t age = (uint16_t) (now_ms / DURPINA_EWMA_TICK_MS - e->at);
 
     return age > UINT16_MAX - DURPINA_CLOCK_SKEW_MS / DURPINA_EWMA_TICK_MS ? 0 : age;
 }
 
 /*
- * The mean as it counts now. It fades once no sample has come for a half life, so that a peer that
- * was slow once is tried again.
+ * A mean of this age as it counts now. It fades once no sample has come for a half life, so that a
+ * peer that was slow once is tried again.
  */
-static inline uint32_t durpina_ewma_mean(const struct durpina_ewma *e, uint64_t now_ms)
+static inline uint32_t durpina_ewma_fade(uint32_t mean, uint32_t age)
 {
-    uint32_t age = durpina_ewma_age(e, now_ms);
-
-    if (age <= DURPINA_EWMA_HALF_LIFE)
-        return e->mean;
-    return durpina_decay(e->mean, age - DURPINA_EWMA_HALF_LIFE);
+    return age <= DURPINA_EWMA_HALF_LIFE ? mean : durpina_decay(mean, age - DURPINA_EWMA_HALF_LIFE);
 }
 
 /* The part of a difference that one of so many samples makes; nearly always they are the most. */
@@ -177,19 +191,23 @@ static inline uint32_t durpina_ewma_part(uint64_t difference, uint32_t samples)
 
 /*
  * Adds a sample. While it decays with time, the mean is that of all samples alike, however many
- * come in one tick: none is lost.
+ * come in one tick: none is lost. One that changes nothing, as most do of a peer that is always as
+ * fast, leaves the line to the other workers.
  */
 static inline void durpina_add_latency(struct durpina_ewma *to, uint32_t ms, int is_error,
                                        uint64_t now_ms)
 {
-    union durpina_ewma_word old, next;
+    union durpina_ewma_word old = {.word = DURPINA_LOAD(durpina_alias(to))}, next;
 
-    old.word = DURPINA_LOAD(durpina_alias(to));
     do {
-        uint32_t samples = durpina_decay(old.ewma.samples, durpina_ewma_age(&old.ewma, now_ms));
-        uint32_t mean = durpina_ewma_mean(&old.ewma, now_ms);
+        uint32_t age = durpina_ewma_age(&old.ewma, now_ms);
+        uint32_t samples = old.ewma.samples, mean = old.ewma.mean;
         uint64_t x = (uint64_t) ms * 1000 * DURPINA_EWMA_US;
 
+        if (age != 0) {
+            samples = durpina_decay(samples, age);
+            mean = durpina_ewma_fade(mean, age);
+        }
         if (is_error && x < DURPINA_ERROR_MS * 1000ULL * DURPINA_EWMA_US)
             x = DURPINA_ERROR_MS * 1000ULL * DURPINA_EWMA_US;
         if (is_error && x < 2ULL * mean)
@@ -206,18 +224,27 @@ static inline void durpina_add_latency(struct durpina_ewma *to, uint32_t ms, int
         else
             next.ewma.mean = mean - durpina_ewma_part(mean - x, samples);
         next.ewma.at = (uint16_t) (now_ms / DURPINA_EWMA_TICK_MS);
-    } while (!__atomic_compare_exchange_n(durpina_alias(to), &old.word, next.word, 0,
+    } while (next.word != old.word &&
+             !__atomic_compare_exchange_n(durpina_alias(to), &old.word, next.word, 0,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 }
 
-/* The mean in microseconds, at least 1; 0 if there is no sample. */
+/* The mean as it was with the last sample, in microseconds and at least 1; 0: no sample yet. */
+static inline uint64_t durpina_mean_us(const struct durpina_ewma *from)
+{
+    struct durpina_ewma e = durpina_read_ewma(from);
+
+    return e.samples == 0 ? 0 : e.mean / DURPINA_EWMA_US + 1;
+}
+
+/* The mean as it counts now, likewise. */
 static inline uint64_t durpina_latency_us(const struct durpina_ewma *from, uint64_t now_ms)
 {
     struct durpina_ewma e = durpina_read_ewma(from);
 
     if (e.samples == 0)
         return 0;
-    return durpina_ewma_mean(&e, now_ms) / DURPINA_EWMA_US + 1;
+    return durpina_ewma_fade(e.mean, durpina_ewma_age(&e, now_ms)) / DURPINA_EWMA_US + 1;
 }
 
 #endif

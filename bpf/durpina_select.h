@@ -72,11 +72,12 @@ static inline uint32_t durpina_turn(uint64_t ticket, uint32_t length)
 }
 
 /* Tries members one after the other, up to DURPINA_MEMBER_TRIES, beginning where `at` says. */
-static inline enum durpina_verdict durpina_pick_member(const struct durpina_picking *p,
-                                                       struct durpina_table members, uint64_t at,
+DURPINA_APART enum durpina_verdict durpina_pick_member(const struct durpina_picking *p,
+                                                       const struct durpina_tier *tier, uint64_t at,
                                                        struct durpina_pick *ret_pick)
 {
-    uint32_t place = durpina_turn(at, members.length);
+    struct durpina_table members = durpina_table(p->maps, &tier->members);
+    uint32_t place = members.length != 0 ? durpina_turn(at, members.length) : 0;
 
     for (uint32_t i = 0; i < DURPINA_MEMBER_TRIES && i < members.length; i++) {
         enum durpina_verdict verdict =
@@ -91,33 +92,32 @@ static inline enum durpina_verdict durpina_pick_member(const struct durpina_pick
 }
 
 /*
- * Tries the slot `first` of the table, then random ones derived from seed, so that the share of a
- * peer that is not available is spread over the others by their weights, and the same key
- * always finds the same one.
+ * Tries random slots derived from seed, so that the share of a peer that is not available is spread
+ * over the others by their weights, and the same key always finds the same one.
  */
-static inline enum durpina_verdict durpina_pick_slot(const struct durpina_picking *p,
-                                                     struct durpina_table table, uint32_t first,
-                                                     uint64_t seed, struct durpina_pick *ret_pick)
+DURPINA_APART enum durpina_verdict durpina_pick_elsewhere(const struct durpina_picking *p,
+                                                          struct durpina_table table, uint64_t seed,
+                                                          struct durpina_pick *ret_pick)
 {
-    uint32_t place = first;
+    for (uint32_t i = 1; i < DURPINA_SLOT_TRIES; i++) {
+        seed = durpina_mix(seed + 1);
 
-    for (uint32_t i = 0; i < DURPINA_SLOT_TRIES; i++) {
+        uint32_t place = durpina_place(seed, table.length);
         enum durpina_verdict verdict =
             durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[table.offset + place]), ret_pick);
 
         if (verdict != DURPINA_SKIPPED)
             return verdict;
-        seed = durpina_mix(seed + 1);
-        place = durpina_place(seed, table.length);
     }
     return DURPINA_SKIPPED;
 }
 
 /* Tries the first point at or behind the hash, then those that follow on the ring. */
-static inline enum durpina_verdict durpina_pick_point(const struct durpina_picking *p,
-                                                      struct durpina_table ring, uint32_t hash,
-                                                      struct durpina_pick *ret_pick)
+DURPINA_APART enum durpina_verdict durpina_pick_point(const struct durpina_picking *p,
+                                                      const struct durpina_tier *tier,
+                                                      uint32_t hash, struct durpina_pick *ret_pick)
 {
+    struct durpina_table ring = durpina_table(p->maps, &tier->ring);
     const uint32_t *at = &p->maps->slots[ring.offset];
 
     if (ring.length < DURPINA_RING_HEADER)
@@ -195,7 +195,7 @@ static inline enum durpina_verdict durpina_pick_of_two(const struct durpina_pick
                                                        uint32_t first, uint64_t seed,
                                                        struct durpina_pick *ret_pick)
 {
-    struct durpina_candidate best, other;
+    struct durpina_candidate one, two;
     enum durpina_verdict verdict;
     uint32_t place = first, same = 0;
     int have = 0;
@@ -205,28 +205,23 @@ static inline enum durpina_verdict durpina_pick_of_two(const struct durpina_pick
 
         seed = durpina_mix(seed + 1);
         place = durpina_place(seed, schedule.length);
-        if (have && peer == best.peer) {
+        if (have && peer == one.peer) {
             same++;
             continue;
         }
-        verdict = durpina_weigh(p, peer, &other);
+        verdict = durpina_weigh(p, peer, have ? &two : &one);
         if (verdict == DURPINA_OVERTAKEN)
             return verdict;
         if (verdict != DURPINA_AVAILABLE)
             continue;
-        if (!have) {
-            best = other;
-            have = 1;
+        have = !have;
+        if (have)
             continue;
-        }
-        if (durpina_is_better(p, &other, &best))
-            best = other;
-        verdict = durpina_take(p, &best, ret_pick);
+        verdict = durpina_take(p, durpina_is_better(p, &two, &one) ? &two : &one, ret_pick);
         if (verdict != DURPINA_SKIPPED)
             return verdict;
-        have = 0;
     }
-    return have ? durpina_take(p, &best, ret_pick) : DURPINA_SKIPPED;
+    return have ? durpina_take(p, &one, ret_pick) : DURPINA_SKIPPED;
 }
 
 /*
@@ -239,7 +234,7 @@ static inline enum durpina_verdict durpina_pick_best(const struct durpina_pickin
                                                      uint64_t ticket, struct durpina_pick *ret_pick)
 {
     for (uint32_t scan = 0; scan < DURPINA_SCANS; scan++) {
-        struct durpina_candidate best[2];
+        struct durpina_candidate best[2], other;
         int have[2] = {0, 0};
         uint32_t place = durpina_turn(ticket, members.length);
 
@@ -254,7 +249,6 @@ static inline enum durpina_verdict durpina_pick_best(const struct durpina_pickin
                     continue;
             }
 
-            struct durpina_candidate other;
             enum durpina_verdict verdict = durpina_weigh(p, peer, &other);
 
             if (verdict == DURPINA_OVERTAKEN)
@@ -283,67 +277,73 @@ static inline enum durpina_verdict durpina_pick_best(const struct durpina_pickin
     return DURPINA_SKIPPED;
 }
 
-static inline enum durpina_verdict durpina_pick_tier(const struct durpina_picking *p,
-                                                     const struct durpina_tier *tier,
-                                                     uint64_t ticket, struct durpina_pick *ret_pick)
-{
-    const struct durpina_request *request = p->request;
-    struct durpina_table members = durpina_table(p->maps, &tier->members);
-    struct durpina_table schedule = durpina_table(p->maps, &tier->schedule);
-    enum durpina_verdict verdict = DURPINA_SKIPPED;
-    struct durpina_table table;
-    uint64_t at = ticket;
-
-    if (members.length == 0 || schedule.length == 0)
-        return DURPINA_SKIPPED;
-    switch (request->algorithm) {
-    case DURPINA_ROUND_ROBIN:
-        verdict =
-            durpina_pick_slot(p, schedule, durpina_turn(ticket, schedule.length), ticket, ret_pick);
-        break;
-    case DURPINA_UNWEIGHTED_ROUND_ROBIN:
-        verdict =
-            durpina_pick_slot(p, members, durpina_turn(ticket, members.length), ticket, ret_pick);
-        break;
-    case DURPINA_HASH:
-        at = request->hash;
-        table = durpina_table(p->maps, &tier->hash);
-        if (table.length != 0)
-            verdict = durpina_pick_slot(p, table, durpina_place(at, table.length), at, ret_pick);
-        break;
-    case DURPINA_RING:
-        at = request->hash;
-        verdict =
-            durpina_pick_point(p, durpina_table(p->maps, &tier->ring), (uint32_t) at, ret_pick);
-        break;
-    case DURPINA_LEAST_CONN:
-    case DURPINA_LEAST_TIME_HEADER:
-    case DURPINA_LEAST_TIME_LAST_BYTE:
-        if (members.length <= DURPINA_MEMBER_TRIES) {
-            uint32_t turn = schedule.offset + durpina_turn(ticket, schedule.length);
-
-            verdict = durpina_pick_best(p, members, DURPINA_LOAD(&p->maps->slots[turn]), ticket,
-                                        ret_pick);
-        } else {
-            verdict = durpina_pick_of_two(p, schedule, durpina_turn(ticket, schedule.length),
-                                          request->hash, ret_pick);
-        }
-        break;
-    case DURPINA_RANDOM_TWO:
-    case DURPINA_PEAK_EWMA:
-        at = request->hash;
-        verdict =
-            durpina_pick_of_two(p, schedule, durpina_place(at, schedule.length), at, ret_pick);
-        break;
-    }
-    return verdict == DURPINA_SKIPPED ? durpina_pick_member(p, members, at, ret_pick) : verdict;
-}
-
 /* Does the algorithm count its picks, over all processes? */
 static inline int durpina_draws(enum durpina_algorithm algorithm)
 {
     return algorithm != DURPINA_HASH && algorithm != DURPINA_RING &&
            algorithm != DURPINA_RANDOM_TWO && algorithm != DURPINA_PEAK_EWMA;
+}
+
+/* Compares some peers or all of the tier. */
+DURPINA_APART enum durpina_verdict durpina_pick_compared(const struct durpina_picking *p,
+                                                         const struct durpina_tier *tier,
+                                                         uint64_t ticket,
+                                                         struct durpina_pick *ret_pick)
+{
+    const struct durpina_request *request = p->request;
+    struct durpina_table members = durpina_table(p->maps, &tier->members);
+    struct durpina_table schedule = durpina_table(p->maps, &tier->schedule);
+    uint32_t first;
+
+    if (schedule.length == 0)
+        return DURPINA_SKIPPED;
+    first = durpina_draws(request->algorithm) ? durpina_turn(ticket, schedule.length)
+                                              : durpina_place(request->hash, schedule.length);
+    if (durpina_draws(request->algorithm) && members.length <= DURPINA_MEMBER_TRIES)
+        return durpina_pick_best(p, members, DURPINA_LOAD(&p->maps->slots[schedule.offset + first]),
+                                 ticket, ret_pick);
+    return durpina_pick_of_two(p, schedule, first, request->hash, ret_pick);
+}
+
+DURPINA_INLINE enum durpina_verdict durpina_pick_tier(const struct durpina_picking *p,
+                                                      const struct durpina_tier *tier,
+                                                      uint64_t ticket,
+                                                      struct durpina_pick *ret_pick)
+{
+    const struct durpina_request *request = p->request;
+    uint64_t at = durpina_draws(request->algorithm) ? ticket : request->hash;
+    enum durpina_verdict verdict = DURPINA_SKIPPED;
+    struct durpina_table table = {0, 0};
+
+    if (DURPINA_LOAD(&tier->members.length) == 0)
+        return DURPINA_SKIPPED;
+    switch (request->algorithm) {
+    case DURPINA_ROUND_ROBIN:
+        table = durpina_table(p->maps, &tier->schedule);
+        break;
+    case DURPINA_UNWEIGHTED_ROUND_ROBIN:
+        table = durpina_table(p->maps, &tier->members);
+        break;
+    case DURPINA_HASH:
+        table = durpina_table(p->maps, &tier->hash);
+        break;
+    case DURPINA_RING:
+        verdict = durpina_pick_point(p, tier, (uint32_t) at, ret_pick);
+        break;
+    default:
+        verdict = durpina_pick_compared(p, tier, ticket, ret_pick);
+        break;
+    }
+    if (table.length != 0) {
+        uint32_t place = request->algorithm == DURPINA_HASH ? durpina_place(at, table.length)
+                                                            : durpina_turn(at, table.length);
+
+        verdict =
+            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[table.offset + place]), ret_pick);
+        if (verdict == DURPINA_SKIPPED)
+            verdict = durpina_pick_elsewhere(p, table, at, ret_pick);
+    }
+    return verdict == DURPINA_SKIPPED ? durpina_pick_member(p, tier, at, ret_pick) : verdict;
 }
 
 static inline uint64_t durpina_ticket(struct durpina_cursor *cursor,
@@ -378,7 +378,7 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
                                                    struct durpina_pick *ret_pick)
 {
     uint64_t ticket[DURPINA_TIERS] = {0, 0};
-    int drawn[DURPINA_TIERS] = {0, 0};
+    uint32_t drawn = 0; /* a bit for each tier */
 
     if (upstream >= maps->n_upstreams)
         return DURPINA_PICK_NO_UPSTREAM;
@@ -404,21 +404,23 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
         for (uint32_t t = 0; t < DURPINA_TIERS && verdict == DURPINA_SKIPPED; t++) {
             const struct durpina_tier *tier = &view->tier[t];
 
+            p.tier = t;
             /* An overtaken attempt keeps its ticket: none is lost, the schedule stays exact. */
-            if (durpina_draws(request->algorithm) && !drawn[t] &&
+            if (durpina_draws(request->algorithm) && !(drawn & 1U << t) &&
                 DURPINA_LOAD(&tier->members.length) != 0) {
                 ticket[t] = durpina_ticket(cursor, request->algorithm, t);
-                drawn[t] = 1;
+                drawn |= 1U << t;
             }
-            if (request->bound != 0) {
-                p.bound = request->bound;
+            p.bound = request->bound;
+            if (p.bound != 0) {
                 p.active = DURPINA_LOAD(&cursor->active) + 1ULL;
                 p.weight = DURPINA_LOAD(&tier->weight);
-                verdict = durpina_pick_tier(&p, tier, ticket[t], ret_pick);
-                p.bound = 0; /* rather one above the bound than none */
             }
-            if (verdict == DURPINA_SKIPPED)
+            for (;; p.bound = 0) { /* rather one above the bound than none */
                 verdict = durpina_pick_tier(&p, tier, ticket[t], ret_pick);
+                if (verdict != DURPINA_SKIPPED || p.bound == 0)
+                    break;
+            }
         }
         if (verdict == DURPINA_TAKEN)
             return DURPINA_PICK_OK;
@@ -450,7 +452,8 @@ static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_map
     struct durpina_picking p = {.maps = maps,
                                 .request = request,
                                 .upstream = &maps->upstreams[upstream],
-                                .upstream_id = upstream};
+                                .upstream_id = upstream,
+                                .tier = DURPINA_TIERS};
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         p.last = attempt == DURPINA_SEQ_RETRIES - 1;

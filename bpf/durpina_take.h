@@ -111,9 +111,10 @@ static inline struct durpina_peer_settings durpina_read_settings(const struct du
         if (word == 0)
             return (struct durpina_peer_settings){0};
         s.state = DURPINA_LOAD(&from->state);
-        s.weight = DURPINA_LOAD(&from->weight);
         s.admin = DURPINA_LOAD(&from->admin);
         s.health = DURPINA_LOAD(&from->health);
+        s.derived = DURPINA_LOAD(&from->derived);
+        s.weight = DURPINA_LOAD(&from->weight);
         s.initial_weight = DURPINA_LOAD(&from->initial_weight);
         s.max_fails = DURPINA_LOAD(&from->max_fails);
         s.fail_timeout_ms = DURPINA_LOAD(&from->fail_timeout_ms);
@@ -141,6 +142,7 @@ struct durpina_picking {
     const struct durpina_request *request;
     const struct durpina_upstream *upstream;
     uint32_t upstream_id;
+    uint32_t tier; /* that is picked from; DURPINA_TIERS: either */
     int single;
     int last;       /* the last attempt: do not look at the publish word again */
     uint32_t bound; /* request->bound, or 0 when nobody is below it */
@@ -176,8 +178,8 @@ static inline uint64_t durpina_bounded(const struct durpina_picking *p, uint32_t
  * May the peer take this request? The only place that decides so. Everything is read before the
  * publish word is checked again.
  */
-static inline enum durpina_verdict durpina_look(const struct durpina_picking *p, uint32_t peer,
-                                                struct durpina_candidate *ret)
+DURPINA_INLINE enum durpina_verdict durpina_look(const struct durpina_picking *p, uint32_t peer,
+                                                 struct durpina_candidate *ret)
 {
     if (peer >= p->maps->n_peers)
         return DURPINA_SKIPPED;
@@ -187,6 +189,7 @@ static inline enum durpina_verdict durpina_look(const struct durpina_picking *p,
     struct durpina_counters *c = &p->maps->counters[peer];
     uint32_t state = DURPINA_LOAD(&settings->state);
     uint32_t upstream = DURPINA_LOAD(&record->upstream);
+    uint32_t tier = DURPINA_LOAD(&record->tier);
 
     ret->counters = c;
     ret->peer = peer;
@@ -199,9 +202,9 @@ static inline enum durpina_verdict durpina_look(const struct durpina_picking *p,
 
     if (!p->last && durpina_seq_retry(&p->upstream->publish, p->word))
         return DURPINA_OVERTAKEN;
-    /* A hash or ring may lag: the record may be another upstream's by now. */
+    /* A hash or ring may lag: the record may be another upstream's by now, or of the other tier. */
     if (state != DURPINA_PEER_UP || upstream != p->upstream_id ||
-        durpina_was_tried(p->request->tried, peer))
+        (tier != p->tier && p->tier != DURPINA_TIERS) || durpina_was_tried(p->request->tried, peer))
         return DURPINA_SKIPPED;
     if (p->single)
         ret->down_until_ms = 0;
@@ -229,30 +232,37 @@ static inline int durpina_counts(const struct durpina_cursor *cursor)
  * Notes how far the try has come. Notes and `active` change in the order of the program, for who
  * looks on as for who comes after a kill: all are stored with release.
  */
-static inline void durpina_note_step(struct durpina_try *entry, uint32_t peer,
-                                     enum durpina_try_step step, int in_upstream)
+static inline void durpina_note_step(struct durpina_try *entry, enum durpina_try_step step)
 {
-    union {
+    __atomic_store_n(&entry->step, step, __ATOMIC_RELEASE);
+}
+
+/* The first note of a try; one without an entry is untracked for longer than it is active. */
+static inline void durpina_note_taking(struct durpina_cursor *cursor, struct durpina_try *entry,
+                                       uint32_t peer, int in_upstream)
+{
+    if (!entry) {
+        __atomic_fetch_add(&cursor->untracked, 1, __ATOMIC_RELEASE);
+        return;
+    }
+
+    const union {
         struct durpina_try entry;
         uint64_t word;
-    } w = {.word = DURPINA_LOAD(durpina_alias(entry))};
+    } w = {.entry = {.peer = peer,
+                     .step = DURPINA_TRY_TAKING,
+                     .in_upstream = in_upstream != 0,
+                     .turn = (uint16_t) (DURPINA_LOAD(&entry->turn) + 1)}};
 
-    w.entry.peer = peer;
-    w.entry.step = step;
-    w.entry.in_upstream = in_upstream != 0;
-    w.entry.turn += step == DURPINA_TRY_TAKING;
     __atomic_store_n(durpina_alias(entry), w.word, __ATOMIC_RELEASE);
 }
 
-/* Likewise; a try without an entry is untracked for longer than it is active. */
-static inline void durpina_note_try(struct durpina_cursor *cursor, struct durpina_try *entry,
-                                    uint32_t peer, enum durpina_try_step step, int in_upstream)
+/* The last one. */
+static inline void durpina_note_free(struct durpina_cursor *cursor, struct durpina_try *entry)
 {
     if (entry)
-        durpina_note_step(entry, peer, step, in_upstream);
-    else if (step == DURPINA_TRY_TAKING)
-        __atomic_fetch_add(&cursor->untracked, 1, __ATOMIC_RELEASE);
-    else if (step == DURPINA_TRY_FREE)
+        durpina_note_step(entry, DURPINA_TRY_FREE);
+    else
         __atomic_fetch_sub(&cursor->untracked, 1, __ATOMIC_RELEASE);
 }
 
@@ -267,9 +277,9 @@ union durpina_owned {
 };
 
 /* Takes the candidate, unless others were faster: nothing has changed then. */
-static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
-                                                const struct durpina_candidate *from,
-                                                struct durpina_pick *ret_pick)
+DURPINA_INLINE enum durpina_verdict durpina_take(const struct durpina_picking *p,
+                                                 const struct durpina_candidate *from,
+                                                 struct durpina_pick *ret_pick)
 {
     struct durpina_counters *c = from->counters;
     struct durpina_cursor *cursor = &p->maps->cursors[p->upstream_id];
@@ -277,7 +287,7 @@ static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
     uint64_t down_until_ms = from->down_until_ms;
     int in_upstream = durpina_counts(cursor);
 
-    durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_TAKING, in_upstream);
+    durpina_note_taking(cursor, entry, from->peer, in_upstream);
 
     const union durpina_owned one = {.active = 1};
     union durpina_owned old = {
@@ -291,12 +301,13 @@ static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
                                       p->request->now_ms + from->fail_timeout_ms, 0,
                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
         __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELEASE);
-        durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_FREE, in_upstream);
+        durpina_note_free(cursor, entry);
         return DURPINA_SKIPPED;
     }
     if (in_upstream)
         __atomic_fetch_add(&cursor->active, 1, __ATOMIC_RELEASE);
-    durpina_note_try(cursor, entry, from->peer, DURPINA_TRY_TAKEN, in_upstream);
+    if (entry)
+        durpina_note_step(entry, DURPINA_TRY_TAKEN);
     DURPINA_STORE(&c->selected_ms, p->request->now_ms);
     ret_pick->peer = from->peer;
     ret_pick->generation = from->generation;
@@ -307,8 +318,8 @@ static inline enum durpina_verdict durpina_take(const struct durpina_picking *p,
     return DURPINA_TAKEN;
 }
 
-static inline enum durpina_verdict durpina_try_peer(const struct durpina_picking *p, uint32_t peer,
-                                                    struct durpina_pick *ret_pick)
+DURPINA_INLINE enum durpina_verdict durpina_try_peer(const struct durpina_picking *p, uint32_t peer,
+                                                     struct durpina_pick *ret_pick)
 {
     struct durpina_candidate candidate;
     enum durpina_verdict verdict = durpina_look(p, peer, &candidate);
@@ -338,21 +349,16 @@ static inline void durpina_count_sample(struct durpina_counters *c, enum durpina
 {
     int responded = sample->status >= 100 && sample->status <= 599;
     int is_error = outcome == DURPINA_OUTCOME_FAILURE || sample->status >= 500;
+    uint64_t *ended = responded ? &c->responses[sample->status / 100 - 1] : &c->unanswered;
 
+    __atomic_fetch_add(ended, 1, __ATOMIC_RELAXED);
     /* An addition to a line that all workers write to is worth a test. */
     if (sample->sent != 0)
         __atomic_fetch_add(&c->sent, sample->sent, __ATOMIC_RELAXED);
     if (sample->received != 0)
         __atomic_fetch_add(&c->received, sample->received, __ATOMIC_RELAXED);
-    if (sample->connect_ms != DURPINA_NO_TIME && sample->connect_ms != 0)
-        __atomic_fetch_add(&c->connect_ms, sample->connect_ms, __ATOMIC_RELAXED);
-    if (responded) {
-        __atomic_fetch_add(&c->responses[sample->status / 100 - 1], 1, __ATOMIC_RELAXED);
-        if (sample->header_ms != DURPINA_NO_TIME && sample->header_ms != 0)
-            __atomic_fetch_add(&c->header_ms, sample->header_ms, __ATOMIC_RELAXED);
-        if (sample->response_ms != DURPINA_NO_TIME && sample->response_ms != 0)
-            __atomic_fetch_add(&c->response_ms, sample->response_ms, __ATOMIC_RELAXED);
-    }
+    if (sample->connect_ms != DURPINA_NO_TIME)
+        durpina_add_latency(&c->connect, sample->connect_ms, 0, now_ms);
     if ((responded || is_error) && sample->response_ms != DURPINA_NO_TIME) {
         durpina_add_latency(&c->header,
                             sample->header_ms != DURPINA_NO_TIME ? sample->header_ms
@@ -378,18 +384,20 @@ static inline void durpina_finish(const struct durpina_maps *maps, const struct 
 
     int is_owner = DURPINA_LOAD(&c->generation) == pick->generation;
 
-    durpina_note_try(cursor, pick->entry, pick->peer, DURPINA_TRY_GIVING, pick->in_upstream);
+    if (pick->entry)
+        durpina_note_step(pick->entry, DURPINA_TRY_GIVING);
     if (is_owner)
         __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELEASE);
     if (pick->in_upstream)
         __atomic_fetch_sub(&cursor->active, 1, __ATOMIC_RELEASE);
-    durpina_note_try(cursor, pick->entry, pick->peer, DURPINA_TRY_FREE, pick->in_upstream);
+    durpina_note_free(cursor, pick->entry);
     if (!is_owner)
         return;
 
-    __atomic_fetch_add(&c->requests, 1, __ATOMIC_RELAXED);
     if (sample)
         durpina_count_sample(c, outcome, sample, now_ms);
+    else
+        __atomic_fetch_add(&c->unanswered, 1, __ATOMIC_RELAXED);
     if (outcome == DURPINA_OUTCOME_FAILURE) {
         durpina_fail(maps, pick->peer, now_ms);
     } else if (outcome == DURPINA_OUTCOME_SUCCESS) {

@@ -331,7 +331,7 @@ ngx_http_durpina_ffi_peer(uint32_t id, uint32_t generation, struct ngx_http_durp
     ret->fails = durpina_fails(c, s.fail_timeout_ms, ngx_current_msec);
     ret->temp_down = durpina_is_temp_down(c, ngx_current_msec);
     ret->reserved = 0;
-    ret->requests = DURPINA_LOAD(&c->requests) + ret->active;
+    ret->requests = durpina_requests(c) + ret->active;
     ret->failed = DURPINA_LOAD(&c->failed);
     ret->unavail = DURPINA_LOAD(&c->unavail);
 
@@ -341,11 +341,9 @@ ngx_http_durpina_ffi_peer(uint32_t id, uint32_t generation, struct ngx_http_durp
 
     ret->sent = DURPINA_LOAD(&c->sent);
     ret->received = DURPINA_LOAD(&c->received);
-    ret->header_ms = DURPINA_LOAD(&c->header_ms);
-    ret->response_ms = DURPINA_LOAD(&c->response_ms);
-    ret->connect_ms = DURPINA_LOAD(&c->connect_ms);
-    ret->header_us = durpina_latency_us(&c->header, ngx_current_msec);
-    ret->last_byte_us = durpina_latency_us(&c->last_byte, ngx_current_msec);
+    ret->header_us = durpina_mean_us(&c->header);
+    ret->last_byte_us = durpina_mean_us(&c->last_byte);
+    ret->connect_us = durpina_mean_us(&c->connect);
 
     return NGX_OK;
 }

@@ -41,11 +41,9 @@ struct ngx_http_durpina_ffi_peer {
     uint64_t responses[5];
     uint64_t sent;
     uint64_t received;
-    uint64_t header_ms;
-    uint64_t response_ms;
-    uint64_t connect_ms;
-    uint64_t header_us; /* latencies that fade; 0: none yet */
+    uint64_t header_us; /* moving means; 0: none yet */
     uint64_t last_byte_us;
+    uint64_t connect_us;
 };
 
 /* The C declarations of this header, for ffi.cdef(). */

@@ -120,14 +120,14 @@ ngx_http_durpina_keepalive_same(const ngx_http_durpina_keepalive_key_t *a,
     const ngx_http_durpina_keepalive_key_t *b)
 {
     if (a->tag != b->tag || a->named != b->named || a->verified != b->verified
-        || !a->local != !b->local || a->name.len != b->name.len
-        || ngx_memcmp(a->name.data, b->name.data, a->name.len) != 0)
+        || a->local_len != b->local_len || a->name.len != b->name.len)
     {
         return 0;
     }
 
-    return a->local == NULL
-           || ngx_cmp_sockaddr(a->local, a->local_len, b->local, b->local_len, 1) == NGX_OK;
+    return (a->name.len == 0 || ngx_memcmp(a->name.data, b->name.data, a->name.len) == 0)
+           && (a->local_len == 0
+               || ngx_cmp_sockaddr(a->local, a->local_len, b->local, b->local_len, 1) == NGX_OK);
 }
 
 /* NGX_DECLINED: the connection can serve no other request; NGX_ERROR: no memory. */

@@ -13,9 +13,9 @@ typedef struct {
     void            *tag; /* plain: the protocol; TLS: the location's SSL context */
     unsigned         named:1; /* the name is sent ... */
     unsigned         verified:1; /* ... and the certificate verified */
+    socklen_t        local_len; /* 0: no proxy_bind */
+    struct sockaddr *local;
     ngx_str_t        name; /* of the peer, as sent or verified in the handshake */
-    struct sockaddr *local; /* proxy_bind; NULL: none */
-    socklen_t        local_len;
 } ngx_http_durpina_keepalive_key_t;
 
 /* Lies in the pool of its connection. */

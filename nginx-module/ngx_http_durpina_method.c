@@ -192,6 +192,37 @@ ngx_http_durpina_is_option(const ngx_http_durpina_method_t *method, const ngx_st
     return ngx_http_durpina_method_option(&copy, word, err, sizeof(err)) == NGX_OK;
 }
 
+/* KEY is most often one variable, and needs no script then: running one costs as much as a pick. */
+static char *
+ngx_http_durpina_compile_key(ngx_conf_t *cf, ngx_str_t *value, ngx_http_durpina_srv_conf_t *dscf)
+{
+    size_t                            i;
+    ngx_str_t                         name = { value->len - 1, value->data + 1 };
+    ngx_http_compile_complex_value_t  ccv;
+
+    for (i = 0; i < name.len && (name.data[i] == '_' || isalnum(name.data[i])); i++) {
+        /* void */
+    }
+
+    if (value->data[0] == '$' && name.len && i == name.len && !isdigit(name.data[0])) {
+        dscf->key_variable = ngx_http_get_variable_index(cf, &name);
+
+        return dscf->key_variable == NGX_ERROR ? NGX_CONF_ERROR : NGX_CONF_OK;
+    }
+
+    dscf->key = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+    if (dscf->key == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = dscf->key;
+
+    return ngx_http_compile_complex_value(&ccv) == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
 char *
 ngx_http_durpina_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -200,7 +231,6 @@ ngx_http_durpina_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_uint_t                        i = 2;
     ngx_http_durpina_method_t         method;
     ngx_http_durpina_srv_conf_t      *dscf = conf;
-    ngx_http_compile_complex_value_t  ccv;
     ngx_http_upstream_srv_conf_t     *uscf;
 
     if (dscf->named) {
@@ -220,17 +250,7 @@ ngx_http_durpina_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             goto failed;
         }
 
-        dscf->key = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
-        if (dscf->key == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-        ccv.cf = cf;
-        ccv.value = &value[2];
-        ccv.complex_value = dscf->key;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        if (ngx_http_durpina_compile_key(cf, &value[2], dscf) != NGX_CONF_OK) {
             return NGX_CONF_ERROR;
         }
 

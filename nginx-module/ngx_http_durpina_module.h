@@ -78,7 +78,8 @@ typedef struct {
     uint64_t epoch; /* durpina_meta.epoch of the look-up; 0: none yet */
 
     ngx_http_durpina_method_t method; /* of the directive durpina ... */
-    ngx_http_complex_value_t *key; /* ... and its KEY */
+    ngx_http_complex_value_t *key; /* ... and its KEY ... */
+    ngx_int_t key_variable; /* ... or, without a script, the one variable that it is */
     ngx_uint_t named; /* it was there */
     ngx_uint_t native; /* and no other method came after it */
 

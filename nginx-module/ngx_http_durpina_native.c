@@ -59,6 +59,28 @@ ngx_http_durpina_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *
     return NGX_OK;
 }
 
+/* KEY of the request; key stays as it is if the method has none, or the variable is not found. */
+static ngx_int_t
+ngx_http_durpina_key(ngx_http_durpina_peer_data_t *d, ngx_str_t *key)
+{
+    ngx_http_variable_value_t *v;
+
+    if (d->conf->key) {
+        return ngx_http_complex_value(d->request, d->conf->key, key);
+    }
+
+    if (d->conf->method.key == NGX_HTTP_DURPINA_KEY_TEXT) {
+        v = ngx_http_get_flushed_variable(d->request, d->conf->key_variable);
+
+        if (v && !v->not_found) {
+            key->data = v->data;
+            key->len = v->len;
+        }
+    }
+
+    return NGX_OK;
+}
+
 static ngx_int_t
 ngx_http_durpina_get_peer(ngx_peer_connection_t *pc, void *data)
 {
@@ -70,7 +92,7 @@ ngx_http_durpina_get_peer(ngx_peer_connection_t *pc, void *data)
 
     /* The key is that of the request, chance that of the try. */
     if (!d->begun || dscf->method.key == NGX_HTTP_DURPINA_KEY_NONE) {
-        if (dscf->key && ngx_http_complex_value(d->request, dscf->key, &key) != NGX_OK) {
+        if (ngx_http_durpina_key(d, &key) != NGX_OK) {
             return NGX_ERROR;
         }
 

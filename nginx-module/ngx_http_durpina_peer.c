@@ -289,7 +289,7 @@ ngx_http_durpina_connect(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t 
     if (pc->sockaddr->sa_family != AF_UNIX) {
         ngx_memcpy(address->text, peer->address, sizeof(address->text));
         address->name.data = address->text;
-        address->name.len = ngx_min(peer->address_len, sizeof(address->text));
+        address->name.len = strnlen((char *) address->text, sizeof(address->text));
     }
 
     pc->name = &address->name;

@@ -64,6 +64,14 @@ local function gone(self)
                 .. '" any more'
 end
 
+-- The record of the server's i-th address; nil if it is gone, or not what the object is about.
+local function record_of(self, server, i)
+    local record = native.peer(server.ids[i], server.generations[i])
+    if record and (not self._address or text(record.address) == self._address) then
+        return record
+    end
+end
+
 -- Calls fn(record, result) for each address of the peer, result being what it returned before.
 -- Returns the last result, or nil if the peer is gone.
 local function fold(self, fn, result)
@@ -72,7 +80,7 @@ local function fold(self, fn, result)
         return nil
     end
     for i = 1, #server.ids do
-        local record = native.peer(server.ids[i], server.generations[i])
+        local record = record_of(self, server, i)
         if record then
             result = fn(record, result)
         end
@@ -126,7 +134,7 @@ function methods:get_address()
     if not address then
         return nil, 'peer "' .. self.name .. '" has not been resolved'
     end
-    return self.port and address:gsub(":%d+$", "") or address
+    return address:find("^unix:") and address or (address:gsub(":%d+$", ""))
 end
 
 function methods:get_weight()
@@ -170,7 +178,9 @@ local function set_temp_down(self, on)
     local server = self._upstream:_server(self.name)
     local found = false
     for i = 1, server and #server.ids or 0 do
-        found = native.set_temp_down(server.ids[i], server.generations[i], on) or found
+        if record_of(self, server, i) then
+            found = native.set_temp_down(server.ids[i], server.generations[i], on) or found
+        end
     end
     return found
 end
@@ -199,6 +209,7 @@ local STATES = {
     end,
     down = function(self) return say(self, "down") end,
     drain = function(self) return say(self, "drain") end,
+    maint = function(self) return say(self, "maint") end,
     temporary_down = function(self)
         if not set_temp_down(self, true) then
             return gone(self)
@@ -259,7 +270,8 @@ function methods:add_fail()
     local server = self._upstream:_server(self.name)
     local fails
     for i = 1, server and #server.ids or 0 do
-        local n = native.add_fail(server.ids[i], server.generations[i])
+        local n = record_of(self, server, i)
+                  and native.add_fail(server.ids[i], server.generations[i])
         fails = n and max(n, fails or 0) or fails
     end
     if not fails then
@@ -293,11 +305,11 @@ function methods:get_active()
     return active
 end
 
-local COUNTERS = { "active", "fails", "requests", "failed", "unavail", "sent", "received",
-                   "header_ms", "response_ms", "connect_ms" }
+local COUNTERS = { "active", "fails", "requests", "failed", "unavail", "sent", "received" }
 local CLASSES = { "1xx", "2xx", "3xx", "4xx", "5xx" }
--- Fading means of an address, by the names they have in the table.
-local LATENCIES = { header_latency = "header_us", last_byte_latency = "last_byte_us" }
+-- Moving means of an address, by the names they have in the table.
+local MEANS = { header_time = "header_us", response_time = "last_byte_us",
+                connect_time = "connect_us" }
 
 local function add_stats(record, stats)
     for _, name in ipairs(COUNTERS) do
@@ -308,7 +320,7 @@ local function add_stats(record, stats)
         stats.responses[class] = (stats.responses[class] or 0) + n
         stats.responses.total = stats.responses.total + n
     end
-    for name, field in pairs(LATENCIES) do
+    for name, field in pairs(MEANS) do
         local us = tonumber(record[field])
         if us > 0 then
             stats[name] = max(stats[name] or 0, us / 1000)
@@ -317,18 +329,13 @@ local function add_stats(record, stats)
     return stats
 end
 
--- Counters summed over its addresses, mean times to the header and the end of a response, and the
--- latencies that algorithms go by, of the slowest address; in milliseconds (nil before the first
--- response).
+-- Counters summed over its addresses, and moving means of the slowest one of them in milliseconds
+-- (nil before the first sample).
 function methods:get_stats()
     local stats = fold(self, add_stats, { responses = { total = 0 } })
     if not stats then
         return gone(self)
     end
-    local total = stats.responses.total
-    stats.header_time = total > 0 and stats.header_ms / total or nil
-    stats.response_time = total > 0 and stats.response_ms / total or nil
-    stats.header_ms, stats.response_ms = nil, nil
     return stats
 end
 
@@ -356,10 +363,13 @@ local mt = {
 
 local Peer = {}
 
--- Private: for durpina.upstream.
-function Peer._new(upstream, name)
-    local _, hostname, port = parse.server_name(name, 80)
-    return setmetatable({ name = name, hostname = hostname, port = port, _upstream = upstream }, mt)
+-- Private: for durpina.upstream. With an address ("127.0.0.1:80") the object is about that one
+-- alone, in what is told and counted for each.
+function Peer._new(upstream, name, address)
+    local _, hostname, port = parse.server_name(name)
+    hostname = hostname or name -- of SRV records, which tell the port of each address
+    return setmetatable({ name = name, hostname = hostname, port = port, _upstream = upstream,
+                          _address = address }, mt)
 end
 
 -- Private: the function behind a selector of get_peers; raises on another word.
