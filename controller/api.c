@@ -25,9 +25,7 @@ static const struct api_route root_routes[] = {
 };
 
 static const struct api_route *const tables[] = {
-    root_routes,
-    api_upstreams_routes,
-    api_durpina_routes,
+    root_routes, api_upstreams_routes, api_durpina_routes, api_lua_routes, api_health_routes,
 };
 #define N_TABLES (sizeof(tables) / sizeof(tables[0]))
 
@@ -339,7 +337,7 @@ static void respond(struct api_call *call, struct http_response *ret)
 {
     ret->status = call->status;
     if (call->result != NULL)
-        ret->body = json_dumps(call->result, JSON_COMPACT);
+        ret->body = json_dumps(call->result, JSON_COMPACT | JSON_REAL_PRECISION(15));
     if (ret->body == NULL) {
         ret->status = 500;
         return;
@@ -370,7 +368,7 @@ static int run(struct api_call *call, struct http_response *ret)
     err = target.route->handlers[target.method](call);
     if (err == 0 && target.method == API_GET)
         filter(call, target.route);
-    if (target.method != API_GET)
+    if (target.method != API_GET && !call->by_clock)
         log_info("API: %s %s by uid %d (pid %d): %s", call->request->method, call->request->target,
                  call->request->client->local ? (int) call->request->client->uid : -1,
                  (int) call->request->client->pid, err == 0 ? "done" : call->failure.text);

@@ -35,6 +35,7 @@ struct api_call {
     unsigned status;        /* 200 unless set */
     json_t *result;         /* owned by the call */
     char location[512];     /* "": none */
+    bool by_clock;          /* a call that comes time and again, and is not logged */
     struct failure failure; /* filled if the handler returns an error */
 };
 
@@ -53,6 +54,8 @@ struct api_route {
 /* Tables end with a NULL path. */
 extern const struct api_route api_upstreams_routes[];
 extern const struct api_route api_durpina_routes[];
+extern const struct api_route api_lua_routes[];
+extern const struct api_route api_health_routes[];
 
 /* The upstream named by args[0]; NULL with the failure filled. */
 struct upstream *api_upstream(struct api_call *call);

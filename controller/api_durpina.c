@@ -9,6 +9,7 @@
 #include "api_call.h"
 #include "inflight.h"
 #include "log.h"
+#include "probe.h"
 
 #define RESOLVERS_MAX 16
 
@@ -19,16 +20,21 @@ static int get_durpina(struct api_call *call)
     const struct durpina_maps *maps = &call->maps;
     struct publish_usage used = engine_usage(call->api->engine);
     struct inflight_usage inflight = inflight_usage(maps);
+    const struct prober_stats *prober = prober_stats(engine_prober(call->api->engine));
 
     call->result =
-        json_pack("{ss si ss sI s{sI sI sI sI} s{sI sI sI sI} sI}", "version", DURPINA_VERSION,
-                  "pid", (int) getpid(), "pin", call->api->config->pin, "generation",
-                  (json_int_t) DURPINA_LOAD(&maps->meta->epoch), "capacity", "upstreams",
-                  (json_int_t) maps->n_upstreams, "peers", (json_int_t) maps->n_peers, "slots",
-                  (json_int_t) maps->n_slots, "inflight", (json_int_t) inflight.capacity, "used",
-                  "upstreams", (json_int_t) used.upstreams, "peers", (json_int_t) used.peers,
-                  "slots", (json_int_t) used.slots, "inflight", (json_int_t) inflight.claimed,
-                  "untracked", (json_int_t) inflight.untracked);
+        json_pack("{ss si ss sI s{sI sI sI sI} s{sI sI sI sI} sI s{sI sI sI sI sI sI}}", "version",
+                  DURPINA_VERSION, "pid", (int) getpid(), "pin", call->api->config->pin,
+                  "generation", (json_int_t) DURPINA_LOAD(&maps->meta->epoch), "capacity",
+                  "upstreams", (json_int_t) maps->n_upstreams, "peers", (json_int_t) maps->n_peers,
+                  "slots", (json_int_t) maps->n_slots, "inflight", (json_int_t) inflight.capacity,
+                  "used", "upstreams", (json_int_t) used.upstreams, "peers",
+                  (json_int_t) used.peers, "slots", (json_int_t) used.slots, "inflight",
+                  (json_int_t) inflight.claimed, "untracked", (json_int_t) inflight.untracked,
+                  "prober", "targets", (json_int_t) prober->targets, "probes",
+                  (json_int_t) prober->probes, "running", (json_int_t) prober->running, "checks",
+                  (json_int_t) prober->checks, "undecided", (json_int_t) prober->undecided, "late",
+                  (json_int_t) prober->late);
     return 0;
 }
 
@@ -90,6 +96,30 @@ static json_t *instances_json(const struct upstream *upstream, const struct mode
     return names;
 }
 
+/* What is known of the names of servers. */
+static json_t *names_json(const struct upstream *upstream)
+{
+    json_t *array = json_array();
+
+    for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next) {
+        struct lookup_state state;
+        json_t *name;
+
+        if (engine_lookup_state(s, &state) < 0)
+            continue;
+        name = json_pack("{sI ss si ss}", "id", (json_int_t) s->id, "server", s->name, "failures",
+                         (int) state.n_failures, "error", state.last_reason);
+        if (state.answered_ms != 0) {
+            json_object_set_new(name, "answered", api_time_json(state.answered_ms));
+            json_object_set_new(name, "ttl", json_integer(state.ttl_ms));
+        }
+        if (state.next_ms != UINT64_MAX)
+            json_object_set_new(name, "next", json_integer((json_int_t) state.next_ms));
+        json_array_append_new(array, name);
+    }
+    return array;
+}
+
 static json_t *tables_json(const struct api *api, const struct upstream *upstream)
 {
     return json_pack("{sI sI}", "hash",
@@ -101,12 +131,13 @@ static int answer_upstream(struct api_call *call, const struct upstream *upstrea
 {
     const struct algorithm *algorithm = model_upstream_algorithm(upstream);
 
-    call->result = json_pack("{ss sI sb so so so so}", "name", upstream->name, "revision",
-                             (json_int_t) upstream->revision, "active", upstream->monitoring,
-                             "tables", tables_json(call->api, upstream), "servers",
-                             api_servers_json(upstream, &call->maps, &call->now), "monitors",
-                             api_monitors_json(upstream), "instances",
-                             instances_json(upstream, engine_model(call->api->engine)));
+    call->result =
+        json_pack("{ss sI sb so so so so so}", "name", upstream->name, "revision",
+                  (json_int_t) upstream->revision, "active", upstream->monitoring, "tables",
+                  tables_json(call->api, upstream), "servers",
+                  api_servers_json(upstream, &call->maps, &call->now), "names",
+                  names_json(upstream), "monitors", api_monitors_json(upstream), "instances",
+                  instances_json(upstream, engine_model(call->api->engine)));
     if (algorithm != NULL)
         json_object_set_new(call->result, "algorithm", json_string(algorithm->word));
     if (algorithm != NULL && algorithm->ketama)
@@ -208,9 +239,9 @@ static int get_monitor(struct api_call *call)
 
 static int post_monitor(struct api_call *call)
 {
-    static const char *const names[] = {"id", "name", "options", NULL};
+    static const char *const names[] = {"id", "name", "lua", "options", NULL};
     const struct monitor *monitor;
-    const char *id, *name;
+    struct monitor_spec spec = {0};
     json_t *options = NULL;
     bool created;
     int err;
@@ -219,12 +250,14 @@ static int post_monitor(struct api_call *call)
         return -ENOENT;
     err = api_body(call, names);
     if (err == 0)
-        err = api_get_string(call->body, "name", &name, &call->failure);
+        err = api_get_string(call->body, "name", &spec.name, &call->failure);
     if (err < 0)
         return err;
-    id = name;
+    spec.id = spec.name;
     if (json_object_get(call->body, "id") != NULL)
-        err = api_get_string(call->body, "id", &id, &call->failure);
+        err = api_get_string(call->body, "id", &spec.id, &call->failure);
+    if (err == 0 && json_object_get(call->body, "lua") != NULL)
+        err = api_get_bool(call->body, "lua", &spec.lua, &call->failure);
     if (err < 0)
         return err;
     options = json_object_get(call->body, "options");
@@ -232,8 +265,9 @@ static int post_monitor(struct api_call *call)
         return fail(&call->failure, EINVAL, 400, "MonitorBadOptions", "\"options\" is no object");
 
     options = options == NULL ? json_object() : json_incref(options);
-    err = engine_add_monitor(call->api->engine, call->args[0], id, name, options, &created,
-                             &monitor, &call->failure);
+    spec.options = options;
+    err = engine_add_monitor(call->api->engine, call->args[0], &spec, &created, &monitor,
+                             &call->failure);
     json_decref(options);
     if (err < 0)
         return err;
@@ -302,7 +336,7 @@ static int parse_registrations(const json_t *array, struct registration **ret, s
     size_t i, n = 0;
 
     if (registrations == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     json_array_foreach(array, i, object)
     {
         int err = api_check_fields(object, names, failure);

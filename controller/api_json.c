@@ -23,7 +23,7 @@ void api_format_time(uint64_t wall_ms, char *buffer, size_t size)
     snprintf(buffer, size, "%s.%03uZ", date, (unsigned) (wall_ms % 1000));
 }
 
-static json_t *time_json(uint64_t wall_ms)
+json_t *api_time_json(uint64_t wall_ms)
 {
     char text[32];
 
@@ -67,15 +67,16 @@ static struct durpina_counters read_counters(const struct peer *peer,
     c.active = DURPINA_LOAD(&from->active);
     c.down_until_ms = DURPINA_LOAD(&from->down_until_ms);
     c.selected_ms = DURPINA_LOAD(&from->selected_ms);
-    c.requests = DURPINA_LOAD(&from->requests) + c.active;
     c.failed = DURPINA_LOAD(&from->failed);
     c.unavail = DURPINA_LOAD(&from->unavail);
     for (size_t i = 0; i < sizeof(c.responses) / sizeof(c.responses[0]); i++)
         c.responses[i] = DURPINA_LOAD(&from->responses[i]);
+    c.unanswered = DURPINA_LOAD(&from->unanswered);
     c.sent = DURPINA_LOAD(&from->sent);
     c.received = DURPINA_LOAD(&from->received);
-    c.header_ms = DURPINA_LOAD(&from->header_ms);
-    c.response_ms = DURPINA_LOAD(&from->response_ms);
+    c.header = durpina_read_ewma(&from->header);
+    c.last_byte = durpina_read_ewma(&from->last_byte);
+    c.connect = durpina_read_ewma(&from->connect);
     return c;
 }
 
@@ -100,6 +101,14 @@ static enum state peer_state(const struct peer *peer, const struct durpina_count
     return STATE_DOWN;
 }
 
+const char *api_state_word(const struct peer *peer, const struct durpina_maps *maps,
+                           const struct api_clock *now)
+{
+    struct durpina_counters counters = read_counters(peer, maps);
+
+    return state_words[peer_state(peer, &counters, now)];
+}
+
 static enum state best_state(const struct server *server, const struct durpina_maps *maps,
                              const struct api_clock *now)
 {
@@ -120,6 +129,9 @@ static enum state best_state(const struct server *server, const struct durpina_m
 /* child: the address of a server given by name, or NULL for the server itself. */
 static json_t *server_json(const struct server *server, const struct peer *child, enum state state)
 {
+    const enum durpina_admin admin = server->now.admin;
+    /* SRV records say more of an address than that it is one. */
+    const struct peer *record = child != NULL && child->srv_weight != 0 ? child : NULL;
     char address[DURPINA_NAME_SIZE];
     json_t *object;
 
@@ -127,20 +139,27 @@ static json_t *server_json(const struct server *server, const struct peer *child
         addr_format(&child->addr, address, sizeof(address));
     object = json_pack("{sI ss si si si so so ss sb sb sb}", "id",
                        (json_int_t) (child != NULL ? child->api_id : server->id), "server",
-                       child != NULL ? address : server->name, "weight", (int) server->now.weight,
+                       child != NULL ? address : server->name, "weight",
+                       (int) (record != NULL ? model_peer_weight(record) : server->now.weight),
                        "max_conns", (int) server->now.max_conns, "max_fails",
                        (int) server->now.max_fails, "fail_timeout",
                        duration_json(server->now.fail_timeout_ms), "slow_start",
                        duration_json(server->now.slow_start_ms), "route", "", "backup",
-                       server->backup, "down", server->now.admin == DURPINA_ADMIN_DOWN, "drain",
-                       server->now.admin == DURPINA_ADMIN_DRAIN);
+                       record != NULL ? record->backup : server->backup, "down",
+                       admin == DURPINA_ADMIN_DOWN || admin == DURPINA_ADMIN_MAINT, "drain",
+                       admin == DURPINA_ADMIN_DRAIN);
     if (object == NULL)
         return NULL;
-    if (child != NULL) {
+    if (child != NULL)
         json_object_set_new(object, "parent", json_integer(server->id));
+    if (server->service != NULL)
+        json_object_set_new(object, "service", json_string(server->service));
+    if (child != NULL || server->service != NULL)
         json_object_set_new(object, "host", json_string(server->host));
-    }
-    json_object_set_new(object, "initial_weight", json_integer(server->base.weight));
+    json_object_set_new(object, "initial_weight",
+                        json_integer(record != NULL ? model_peer_initial_weight(record)
+                                                    : server->base.weight));
+    json_object_set_new(object, "operator", json_string(model_admin_word(admin)));
     json_object_set_new(object, "state", json_string(state_words[state]));
     json_object_set_new(object, "origin",
                         json_string(server->n_instances == 0 ? "dynamic"
@@ -191,14 +210,19 @@ json_t *api_servers_json(const struct upstream *upstream, const struct durpina_m
 
 static json_t *responses_json(const struct durpina_counters *c)
 {
-    uint64_t total = 0;
-
-    for (size_t i = 0; i < sizeof(c->responses) / sizeof(c->responses[0]); i++)
-        total += c->responses[i];
     return json_pack("{sI sI sI sI sI s{} sI}", "1xx", (json_int_t) c->responses[0], "2xx",
                      (json_int_t) c->responses[1], "3xx", (json_int_t) c->responses[2], "4xx",
                      (json_int_t) c->responses[3], "5xx", (json_int_t) c->responses[4], "codes",
-                     "total", (json_int_t) total);
+                     "total", (json_int_t) (durpina_requests(c) - c->unanswered));
+}
+
+/* Whole milliseconds, nothing before the first sample. */
+static void add_mean(json_t *object, const char *key, const struct durpina_ewma *mean)
+{
+    uint64_t us = durpina_mean_us(mean);
+
+    if (us != 0)
+        json_object_set_new(object, key, json_integer((json_int_t) ((us + 500) / 1000)));
 }
 
 static json_t *health_checks_json(const struct peer *peer)
@@ -207,16 +231,19 @@ static json_t *health_checks_json(const struct peer *peer)
     bool last_passed = true;
     json_t *object;
 
-    for (size_t i = 0; peer->probes != NULL && i < peer->server->upstream->n_monitors; i++) {
+    for (size_t i = 0; i < peer->n_watches; i++) {
+        const struct watch *watch = peer->watches[i];
         const struct probe_stats *stats;
 
-        if (peer->probes[i] == NULL)
+        if (watch->probe == NULL)
             continue;
-        stats = probe_stats(peer->probes[i]);
+        stats = probe_stats(watch->probe);
         checks += stats->checks;
         fails += stats->fails;
         unhealthy += stats->unhealthy;
-        if (stats->checks > 0)
+        /* An agent may say nothing of health. */
+        if (stats->checks > 0 &&
+            (!model_monitor_is_agent(watch->monitor) || watch->verdict != DURPINA_HEALTH_UNKNOWN))
             last_passed = last_passed && stats->last_passed;
     }
     object = json_pack("{sI sI sI}", "checks", (json_int_t) checks, "fails", (json_int_t) fails,
@@ -232,38 +259,34 @@ json_t *api_peer_json(const struct peer *peer, const struct durpina_maps *maps,
     const struct server *server = peer->server;
     struct durpina_counters c = read_counters(peer, maps);
     char address[DURPINA_NAME_SIZE] = "?";
-    uint64_t responses = 0, downtime_ms = peer->downtime_ms;
+    uint64_t down_ms = 0;
     json_t *object;
 
     if (peer->resolved)
         addr_format(&peer->addr, address, sizeof(address));
-    if (peer->down_since_ms != 0 && now->wall_ms > peer->down_since_ms)
-        downtime_ms += now->wall_ms - peer->down_since_ms;
-    for (size_t i = 0; i < sizeof(c.responses) / sizeof(c.responses[0]); i++)
-        responses += c.responses[i];
+    if (peer->down_since_ms != 0 && now->monotonic_ms > peer->down_since_ms)
+        down_ms = now->monotonic_ms - peer->down_since_ms;
 
-    object = json_pack("{sI ss ss sb si ss sI si sI so sI sI sI sI so sI}", "id",
-                       (json_int_t) peer->api_id, "server", address, "name", server->name, "backup",
-                       server->backup, "weight", (int) server->now.weight, "state",
-                       state_words[peer_state(peer, &c, now)], "active", (json_int_t) c.active,
-                       "max_conns", (int) server->now.max_conns, "requests",
-                       (json_int_t) c.requests, "responses", responses_json(&c), "sent",
-                       (json_int_t) c.sent, "received", (json_int_t) c.received, "fails",
-                       (json_int_t) c.failed, "unavail", (json_int_t) c.unavail, "health_checks",
-                       health_checks_json(peer), "downtime", (json_int_t) downtime_ms);
+    object =
+        json_pack("{sI ss ss sb si ss sI si sI so sI sI sI sI so sI}", "id",
+                  (json_int_t) peer->api_id, "server", address, "name", server->name, "backup",
+                  peer->backup, "weight", (int) model_peer_weight(peer), "state",
+                  state_words[peer_state(peer, &c, now)], "active", (json_int_t) c.active,
+                  "max_conns", (int) model_peer_max_conns(peer), "requests",
+                  (json_int_t) (durpina_requests(&c) + c.active), "responses", responses_json(&c),
+                  "sent", (json_int_t) c.sent, "received", (json_int_t) c.received, "fails",
+                  (json_int_t) c.failed, "unavail", (json_int_t) c.unavail, "health_checks",
+                  health_checks_json(peer), "downtime", (json_int_t) (peer->downtime_ms + down_ms));
     if (object == NULL)
         return NULL;
     if (peer->down_since_ms != 0)
-        json_object_set_new(object, "downstart", time_json(peer->down_since_ms));
+        json_object_set_new(object, "downstart", api_time_json(now->wall_ms - down_ms));
     if (c.selected_ms != 0 && c.selected_ms <= now->monotonic_ms)
         json_object_set_new(object, "selected",
-                            time_json(now->wall_ms - (now->monotonic_ms - c.selected_ms)));
-    if (responses > 0) {
-        json_object_set_new(object, "header_time",
-                            json_integer((json_int_t) (c.header_ms / responses)));
-        json_object_set_new(object, "response_time",
-                            json_integer((json_int_t) (c.response_ms / responses)));
-    }
+                            api_time_json(now->wall_ms - (now->monotonic_ms - c.selected_ms)));
+    add_mean(object, "header_time", &c.header);
+    add_mean(object, "response_time", &c.last_byte);
+    add_mean(object, "connect_time", &c.connect);
     return object;
 }
 
@@ -271,8 +294,8 @@ json_t *api_peer_json(const struct peer *peer, const struct durpina_maps *maps,
 
 json_t *api_monitor_json(const struct monitor *monitor)
 {
-    return json_pack("{ss ss sO}", "id", monitor->id, "name", monitor->name, "options",
-                     monitor->options);
+    return json_pack("{ss ss sb sO}", "id", monitor->id, "name", monitor->name, "lua",
+                     monitor->check->type == CHECK_LUA, "options", monitor->options);
 }
 
 json_t *api_monitors_json(const struct upstream *upstream)

@@ -21,6 +21,11 @@ struct api_clock api_clock_now(void);
 
 /* ISO 8601 with milliseconds, UTC. size 32 suffices. */
 void api_format_time(uint64_t wall_ms, char *buffer, size_t size);
+json_t *api_time_json(uint64_t wall_ms);
+
+/* The state of a peer in the API's words. */
+const char *api_state_word(const struct peer *peer, const struct durpina_maps *maps,
+                           const struct api_clock *now);
 
 /* New references; NULL if memory is short. */
 json_t *api_server_json(const struct server *server, const struct durpina_maps *maps,

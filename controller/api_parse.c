@@ -193,18 +193,14 @@ static int parse_flag(const struct field *field, const json_t *value, struct ser
 static int parse_state(const struct field *field, const json_t *value, struct server_spec *spec,
                        struct failure *failure)
 {
-    static const char *const words[] = {
-        [DURPINA_ADMIN_UP] = "up", [DURPINA_ADMIN_DOWN] = "down", [DURPINA_ADMIN_DRAIN] = "drain"};
+    enum durpina_admin admin;
 
     (void) field;
     (void) failure;
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if (json_is_string(value) && strcmp(json_string_value(value), words[i]) == 0) {
-            spec->settings.admin = (enum durpina_admin) i;
-            return 0;
-        }
-    }
-    return -EINVAL;
+    if (!json_is_string(value) || model_admin_parse(json_string_value(value), &admin) < 0)
+        return -EINVAL;
+    spec->settings.admin = admin;
+    return 0;
 }
 
 static int parse_name(const struct field *field, const json_t *value, struct server_spec *spec,
@@ -229,7 +225,7 @@ static int parse_addresses(const struct field *field, const json_t *value, struc
     spec->n_addresses = 0;
     spec->addresses = calloc(json_array_size(value) + 1, sizeof(*spec->addresses));
     if (spec->addresses == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     json_array_foreach(value, i, text)
     {
         char shown[VALUE_SIZE];
@@ -241,6 +237,18 @@ static int parse_addresses(const struct field *field, const json_t *value, struc
         }
         spec->n_addresses++;
     }
+    return 0;
+}
+
+/* What it makes of the name waits for the whole object. "" is none. */
+static int parse_service(const struct field *field, const json_t *value, struct server_spec *spec,
+                         struct failure *failure)
+{
+    (void) field;
+    (void) failure;
+    if (!json_is_string(value) || json_string_length(value) >= sizeof(spec->service))
+        return -EINVAL;
+    strcpy(spec->service, json_string_value(value));
     return 0;
 }
 
@@ -281,19 +289,21 @@ static const struct field fields[] = {
      parse_flag},
     {"drain", IN_ADD | IN_CHANGE, SERVER_SET_ADMIN, "UpstreamConfFormatError", "true or false", 0,
      0, parse_flag},
-    {"state", IN_CHANGE, SERVER_SET_ADMIN, "BadState", "\"up\", \"down\" or \"drain\"", 0, 0,
-     parse_state},
+    {"state", IN_CHANGE, SERVER_SET_ADMIN, "BadState", "\"up\", \"down\", \"drain\" or \"maint\"",
+     0, 0, parse_state},
     {"backup", IN_ADD | IN_FILE, SERVER_SET_BACKUP, "UpstreamConfFormatError", "true or false", 0,
      0, parse_flag},
     {"addresses", IN_FILE, 0, "UpstreamBadAddress", "an array of addresses", 0, 0, parse_addresses},
     {"route", IN_ADD | IN_CHANGE, 0, "UpstreamConfFormatError", "supported (only \"\")", 0, 0,
      parse_empty},
-    {"service", IN_ADD, 0, "UpstreamConfFormatError", "supported (only \"\")", 0, 0, parse_empty},
+    {"service", IN_ADD, 0, "UpstreamConfFormatError",
+     "a name like \"http\" or \"_http._tcp\" of at most 63 bytes", 0, 0, parse_service},
 };
 
 /* What a server object shows and nobody can set. */
 static const char *const immutable_fields[] = {"id",   "service", "backup",         "parent",
-                                               "host", "origin",  "initial_weight", NULL};
+                                               "host", "origin",  "initial_weight", "operator",
+                                               NULL};
 
 static int unknown_field(const char *key, struct failure *failure)
 {
@@ -329,6 +339,12 @@ static int parse_field(const char *key, const json_t *value, enum api_server_for
     return unknown_field(key, failure);
 }
 
+/* A server in maintenance is shown as down. */
+static enum durpina_admin shown_as(enum durpina_admin admin)
+{
+    return admin == DURPINA_ADMIN_MAINT ? DURPINA_ADMIN_DOWN : admin;
+}
+
 /*
  * down and drain are two switches over one word. true puts it; false takes away its own only, so
  * that "drain": false does not bring a server up that an operator has put down.
@@ -357,7 +373,8 @@ static int parse_admin(const json_t *object, const struct server *current, struc
         if (json_is_true(value))
             spec->settings.admin = switches[i].admin;
         else if (json_is_false(value) && current != NULL &&
-                 current->now.admin == switches[i].admin && !(spec->set & SERVER_SET_ADMIN))
+                 shown_as(current->now.admin) == switches[i].admin &&
+                 !(spec->set & SERVER_SET_ADMIN))
             spec->settings.admin = DURPINA_ADMIN_UP;
         else
             continue;
@@ -386,6 +403,8 @@ int api_parse_server(const json_t *object, enum api_server_form form, const stru
         err = fail(failure, EINVAL, 400, "UpstreamBadAddress", "\"server\" is missing");
     if (err == 0)
         err = parse_admin(object, current, &spec, failure);
+    if (err == 0 && spec.service[0] != '\0')
+        err = server_set_service(&spec, spec.service, failure);
     if (err < 0) {
         server_spec_clear(&spec);
         return err;
@@ -452,7 +471,7 @@ int api_parse_registration(const json_t *object, const char *name, struct regist
 
     registration.specs = calloc(json_array_size(servers) + 1, sizeof(*registration.specs));
     if (registration.specs == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     json_array_foreach(servers, i, server)
     {
         struct failure reason;

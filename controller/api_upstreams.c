@@ -57,7 +57,7 @@ static int get_http(struct api_call *call)
 
 static int no_memory(struct api_call *call)
 {
-    return fail(&call->failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+    return fail_memory(&call->failure);
 }
 
 static int get_upstreams(struct api_call *call)

@@ -6,23 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check_option.h"
 #include "server_line.h"
 
-#define HEADER_PREFIX "header_"
-#define OK_CODES_DEFAULT "101 102 2xx 3xx"
 #define SHOWN_VALUE_SIZE 48 /* of a refused value in the failure's text */
 
-struct option {
-    const char *name; /* HEADER_PREFIX: any name that begins so */
-    /* 0, -EINVAL (the value is not what help says), -EEXIST (given before), -ENOMEM. */
-    int (*parse)(const struct option *option, const char *name, const json_t *value,
-                 struct check *check);
-    size_t field; /* its offset in struct check */
-    uint32_t min, max;
-    const char *help; /* "must be ..." */
-};
-
-static void *field_of(const struct option *option, struct check *check)
+static void *field_of(const struct check_option *option, struct check *check)
 {
     return (char *) check + option->field;
 }
@@ -49,7 +38,7 @@ static int number_parse(const json_t *value, double *ret)
 }
 
 /* Whole numbers only. */
-static int bounded_store(const struct option *option, double number, struct check *check)
+static int bounded_store(const struct check_option *option, double number, struct check *check)
 {
     if (!(number >= option->min && number <= option->max) || (uint32_t) number != number)
         return -EINVAL;
@@ -57,8 +46,8 @@ static int bounded_store(const struct option *option, double number, struct chec
     return 0;
 }
 
-static int integer_parse(const struct option *option, const char *name, const json_t *value,
-                         struct check *check)
+int check_integer_parse(const struct check_option *option, const char *name, const json_t *value,
+                        struct check *check)
 {
     double number;
 
@@ -69,7 +58,7 @@ static int integer_parse(const struct option *option, const char *name, const js
 }
 
 /* A bare number counts units of unit_ms, cut to whole ms; else nginx's time syntax. */
-static int time_option_parse(const struct option *option, const json_t *value, double unit_ms,
+static int time_option_parse(const struct check_option *option, const json_t *value, double unit_ms,
                              struct check *check)
 {
     double number;
@@ -87,21 +76,21 @@ static int time_option_parse(const struct option *option, const json_t *value, d
     return bounded_store(option, ms, check);
 }
 
-static int seconds_parse(const struct option *option, const char *name, const json_t *value,
+static int seconds_parse(const struct check_option *option, const char *name, const json_t *value,
                          struct check *check)
 {
     (void) name;
     return time_option_parse(option, value, 1000, check);
 }
 
-static int milliseconds_parse(const struct option *option, const char *name, const json_t *value,
-                              struct check *check)
+static int milliseconds_parse(const struct check_option *option, const char *name,
+                              const json_t *value, struct check *check)
 {
     (void) name;
     return time_option_parse(option, value, 1, check);
 }
 
-static int selector_parse(const struct option *option, const char *name, const json_t *value,
+static int selector_parse(const struct check_option *option, const char *name, const json_t *value,
                           struct check *check)
 {
     static const char *const selectors[] = {
@@ -118,9 +107,21 @@ static int selector_parse(const struct option *option, const char *name, const j
     return -EINVAL;
 }
 
-/* Bytes of any kind; JSON strings have no NUL inside (jansson refuses them). */
-static int bytes_parse(const struct option *option, const char *name, const json_t *value,
-                       struct check *check)
+int check_bool_parse(const struct check_option *option, const char *name, const json_t *value,
+                     struct check *check)
+{
+    const char *text = json_string_value(value);
+    bool is_true = json_is_true(value) || (text != NULL && strcmp(text, "true") == 0);
+
+    (void) name;
+    if (!is_true && !json_is_false(value) && (text == NULL || strcmp(text, "false") != 0))
+        return -EINVAL;
+    *(bool *) field_of(option, check) = is_true;
+    return 0;
+}
+
+int check_bytes_parse(const struct check_option *option, const char *name, const json_t *value,
+                      struct check *check)
 {
     char **field = field_of(option, check);
     size_t length = json_string_length(value);
@@ -136,279 +137,192 @@ static int bytes_parse(const struct option *option, const char *name, const json
 }
 
 /* A word that goes into the request as it is: visible ASCII only. */
-static int word_parse(const struct option *option, const char *name, const json_t *value,
-                      struct check *check)
+int check_word_parse(const struct check_option *option, const char *name, const json_t *value,
+                     struct check *check)
 {
     for (const char *p = json_string_value(value); p != NULL && *p != '\0'; p++) {
         if (*p <= ' ' || *p >= 0x7f)
             return -EINVAL;
     }
-    return bytes_parse(option, name, value, check);
+    return check_bytes_parse(option, name, value, check);
 }
 
-static int url_parse(const struct option *option, const char *name, const json_t *value,
-                     struct check *check)
-{
-    if (!json_is_string(value) || json_string_value(value)[0] != '/')
-        return -EINVAL;
-    return word_parse(option, name, value, check);
-}
+static const char seconds_help[] =
+    "seconds (5, 0.5) or a time (\"5m\", \"500ms\") of 10 ms to 1 day";
 
-/* CONNECT has no path; it would turn the connection into a tunnel. */
-static int method_parse(const struct option *option, const char *name, const json_t *value,
-                        struct check *check)
-{
-    const char *text = json_string_value(value);
-
-    if (text == NULL || text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-")] != '\0' ||
-        strcmp(text, "CONNECT") == 0)
-        return -EINVAL;
-    return bytes_parse(option, name, value, check);
-}
-
-/* RFC 9110, 5.6.2 */
-static bool is_token(const char *text)
-{
-    return *text != '\0' && text[strspn(text, "!#$%&'*+-.^_`|~0123456789"
-                                              "abcdefghijklmnopqrstuvwxyz"
-                                              "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0';
-}
-
-static bool is_header_value(const char *text)
-{
-    for (const char *p = text; *p != '\0'; p++) {
-        if (((unsigned char) *p < ' ' && *p != '\t') || *p == 0x7f)
-            return false;
-    }
-    return text[strspn(text, " \t")] != '\0';
-}
-
-static int header_parse(const struct option *option, const char *name, const json_t *value,
-                        struct check *check)
-{
-    /* These frame the message: not the user's. */
-    static const char *const framing[] = {"Content-Length", "Transfer-Encoding", "Expect", "TE",
-                                          "Upgrade"};
-    const char *text = json_string_value(value);
-    struct check_http *http = &check->http;
-    char line[CHECK_HEADER_MAX], **headers;
-    int n;
-
-    if (text == NULL || strlen(text) != json_string_length(value) || !is_header_value(text))
-        return -EINVAL;
-
-    n = snprintf(line, sizeof(line), "%s", name + strlen(HEADER_PREFIX));
-    if (n >= (int) sizeof(line) || !is_token(line))
-        return -EINVAL;
-    for (char *p = line; *p != '\0'; p++) {
-        if (*p == '_')
-            *p = '-';
-    }
-    for (size_t i = 0; i < sizeof(framing) / sizeof(framing[0]); i++) {
-        if (strcasecmp(framing[i], line) == 0)
-            return -EINVAL;
-    }
-    if (strcasecmp(line, "Host") == 0) {
-        const struct option host = {.field = offsetof(struct check, http.host),
-                                    .min = 1,
-                                    .max = CHECK_HOST_MAX};
-
-        return word_parse(&host, name, value, check);
-    }
-
-    n += snprintf(line + n, sizeof(line) - (size_t) n, ": %s", text);
-    if (n >= (int) sizeof(line) || http->n_headers == option->max)
-        return -EINVAL;
-    headers = reallocarray(http->headers, http->n_headers + 1, sizeof(*headers));
-    if (headers == NULL)
-        return -ENOMEM;
-    http->headers = headers;
-    headers[http->n_headers] = strdup(line);
-    if (headers[http->n_headers] == NULL)
-        return -ENOMEM;
-    http->n_headers++;
-    return 0;
-}
-
-static void code_set(struct check_http *http, unsigned first, unsigned n)
-{
-    for (unsigned bit = first - CHECK_HTTP_CODE_MIN; n > 0; bit++, n--)
-        http->ok_codes[bit / 32] |= 1U << (bit % 32);
-}
-
-static int codes_parse_text(const char *text, struct check_http *http)
-{
-    const char *p = text;
-    bool any = false;
-
-    for (;;) {
-        p += strspn(p, " ,");
-        if (*p == '\0')
-            return any ? 0 : -EINVAL;
-        if (strcspn(p, " ,") != 3 || *p < '1' || *p > '5')
-            return -EINVAL;
-
-        unsigned class = (unsigned) (*p - '0') * 100;
-
-        if (strncasecmp(p + 1, "xx", 2) == 0)
-            code_set(http, class, 100);
-        else if (strspn(p, "0123456789") == 3)
-            code_set(http, class + (unsigned) (p[1] - '0') * 10 + (unsigned) (p[2] - '0'), 1);
-        else
-            return -EINVAL;
-        any = true;
-        p += 3;
-    }
-}
-
-static int codes_parse(const struct option *option, const char *name, const json_t *value,
-                       struct check *check)
-{
-    char number[32];
-
-    (void) option;
-    (void) name;
-    if (json_is_string(value))
-        return codes_parse_text(json_string_value(value), &check->http);
-    snprintf(number, sizeof(number), "%.17g", json_number_value(value));
-    return codes_parse_text(number, &check->http);
-}
-
-bool check_http_code_ok(const struct check_http *http, long code)
-{
-    long bit = code - CHECK_HTTP_CODE_MIN;
-
-    return bit >= 0 && code <= CHECK_HTTP_CODE_MAX && (http->ok_codes[bit / 32] >> bit % 32 & 1);
-}
-
-#define FIELD(name) offsetof(struct check, name)
-
-static const struct option common_options[] = {
-    {"interval", seconds_parse, FIELD(interval_ms), CHECK_INTERVAL_MIN_MS, CHECK_INTERVAL_MAX_MS,
-     "seconds (5, 0.5) or a time (\"5m\", \"500ms\") of 10 ms to 1 day"},
-    {"timeout", milliseconds_parse, FIELD(timeout_ms), CHECK_TIMEOUT_MIN_MS, CHECK_TIMEOUT_MAX_MS,
-     "milliseconds (500) or a time (\"2s\", \"500ms\") of 1 ms to 1 hour"},
-    {"jitter", seconds_parse, FIELD(jitter_ms), 0, CHECK_INTERVAL_MAX_MS,
+const struct check_option check_common_options[] = {
+    {"interval", seconds_parse, CHECK_FIELD(interval_ms), CHECK_INTERVAL_MIN_MS,
+     CHECK_INTERVAL_MAX_MS, seconds_help},
+    {"fastinter", seconds_parse, CHECK_FIELD(fastinter_ms), CHECK_INTERVAL_MIN_MS,
+     CHECK_INTERVAL_MAX_MS, seconds_help},
+    {"downinter", seconds_parse, CHECK_FIELD(downinter_ms), CHECK_INTERVAL_MIN_MS,
+     CHECK_INTERVAL_MAX_MS, seconds_help},
+    {"timeout", milliseconds_parse, CHECK_FIELD(timeout_ms), CHECK_TIMEOUT_MIN_MS,
+     CHECK_TIMEOUT_MAX_MS, "milliseconds (500) or a time (\"2s\", \"500ms\") of 1 ms to 1 hour"},
+    {"jitter", seconds_parse, CHECK_FIELD(jitter_ms), 0, CHECK_INTERVAL_MAX_MS,
      "seconds (1, 0.5) or a time (\"500ms\") of at most 1 day"},
-    {"port", integer_parse, FIELD(port), 1, 65535, "a port, 1 to 65535"},
-    {"fall", integer_parse, FIELD(fall), 1, CHECK_COUNT_MAX, "a number, 1 to 1000"},
-    {"rise", integer_parse, FIELD(rise), 1, CHECK_COUNT_MAX, "a number, 1 to 1000"},
-    {"peers", selector_parse, FIELD(peers), 0, 0,
+    {"port", check_integer_parse, CHECK_FIELD(port), 1, 65535, "a port, 1 to 65535"},
+    {"fall", check_integer_parse, CHECK_FIELD(fall), 1, CHECK_COUNT_MAX, "a number, 1 to 1000"},
+    {"rise", check_integer_parse, CHECK_FIELD(rise), 1, CHECK_COUNT_MAX, "a number, 1 to 1000"},
+    {"peers", selector_parse, CHECK_FIELD(peers), 0, 0,
      "all, up, failing, down, temporary_down or permanent_down"},
+    {"mandatory", check_bool_parse, CHECK_FIELD(mandatory), 0, 0, "true or false"},
+    {"persistent", check_bool_parse, CHECK_FIELD(persistent), 0, 0, "true or false"},
     {0},
 };
 
-/* An option without a parser is known and not there yet. */
-static const struct option http_options[] = {
-    {"url", url_parse, FIELD(http.url), 1, CHECK_URL_MAX,
-     "a path from \"/\" on, without space, control or non-ASCII characters"},
-    {"uri", url_parse, FIELD(http.url), 1, CHECK_URL_MAX,
-     "a path from \"/\" on, without space, control or non-ASCII characters"},
-    {"ok_codes", codes_parse, 0, 0, 0, "codes like \"200 204 3xx\", 100 to 599"},
-    {"method", method_parse, FIELD(http.method), 1, CHECK_METHOD_MAX,
-     "an HTTP method in capitals, not CONNECT"},
-    {"body", bytes_parse, FIELD(http.body), 0, CHECK_BODY_MAX, "a string of at most 64 KiB"},
-    {"host", word_parse, FIELD(http.host), 1, CHECK_HOST_MAX,
-     "a host, without space or control characters"},
-    {HEADER_PREFIX, header_parse, 0, 0, CHECK_HEADERS_MAX,
-     "one of at most 32 headers, a name and a value without control characters, no framing"},
-    {"match_body", NULL, 0, 0, 0, NULL},
-    {"tls", NULL, 0, 0, 0, NULL},
-    {"sni", NULL, 0, 0, 0, NULL},
-    {"tls_verify", NULL, 0, 0, 0, NULL},
+static const char bytes_help[] = "a string of 1 to 1024 bytes";
+
+static const struct check_option tcp_options[] = {
+    {"send", check_bytes_parse, CHECK_FIELD(tcp.send), 1, CHECK_TCP_MAX, bytes_help},
+    {"expect", check_bytes_parse, CHECK_FIELD(tcp.expect), 1, CHECK_TCP_MAX, bytes_help},
     {0},
 };
 
-static const struct option tcp_options[] = {
-    {"send", bytes_parse, FIELD(tcp.send), 1, CHECK_TCP_MAX, "a string of 1 to 1024 bytes"},
-    {"expect", bytes_parse, FIELD(tcp.expect), 1, CHECK_TCP_MAX, "a string of 1 to 1024 bytes"},
-    {0},
-};
-
-static const struct {
-    const char *name;
-    const struct option *options;
-} types[CHECK_TYPES] = {
-    [CHECK_HTTP] = {"http", http_options},
-    [CHECK_TCP] = {"tcp", tcp_options},
-};
-
-/* An enum check_type or -EINVAL. */
-static int type_parse(const char *name, struct failure *failure)
+static void tcp_clear(struct check *check)
 {
-    static const char *const later[] = {"grpc", "haproxy-agent-check", "http-haproxy-agent-check"};
+    free(check->tcp.send);
+    free(check->tcp.expect);
+}
 
+static const struct check_kind tcp_kind = {
+    .name = "tcp",
+    .options = tcp_options,
+    .clear = tcp_clear,
+};
+
+static const struct check_option agent_options[] = {
+    {"send", check_bytes_parse, CHECK_FIELD(agent.send), 1, CHECK_TCP_MAX, bytes_help},
+    {0},
+};
+
+static void agent_clear(struct check *check)
+{
+    free(check->agent.send);
+}
+
+static const struct check_kind agent_kind = {
+    .name = "haproxy-agent-check",
+    .options = agent_options,
+    .interval_ms = CHECK_AGENT_INTERVAL_DEFAULT_MS,
+    .clear = agent_clear,
+};
+
+/* It is called with the peer's name. */
+static bool lua_sends_host(const struct check *check)
+{
+    (void) check;
+    return true;
+}
+
+static const struct check_kind lua_kind = {
+    .sends_host = lua_sends_host,
+};
+
+static const struct check_kind *const kinds[CHECK_TYPES] = {
+    [CHECK_HTTP] = &check_http_kind,
+    [CHECK_TCP] = &tcp_kind,
+    [CHECK_GRPC] = &check_grpc_kind,
+    [CHECK_AGENT] = &agent_kind,
+    [CHECK_HTTP_AGENT] = &check_http_agent_kind,
+    [CHECK_LUA] = &lua_kind,
+};
+
+const struct check_kind *check_kind_of(enum check_type type)
+{
+    return kinds[type];
+}
+
+/* The enum check_type of a built-in monitor, or -ENOENT. */
+static int type_of(const char *name)
+{
     for (size_t i = 0; i < CHECK_TYPES; i++) {
-        if (strcmp(types[i].name, name) == 0)
+        if (kinds[i]->name != NULL && strcmp(kinds[i]->name, name) == 0)
             return (int) i;
     }
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
-        if (strcmp(later[i], name) == 0)
-            return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                        "monitor \"%s\" is not available in this version; there are http and tcp",
-                        name);
-    }
-    return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                "unknown monitor \"%.64s\"; there are http and tcp", name);
+    return -ENOENT;
 }
 
-static const struct option *option_find(const struct option *options, const char *name)
+static int type_unknown(const char *name, struct failure *failure)
 {
-    for (; options->name != NULL; options++) {
-        if (strcmp(options->name, HEADER_PREFIX) == 0
-                ? strncmp(options->name, name, strlen(HEADER_PREFIX)) == 0
+    char valid[192] = "";
+    size_t n = 0;
+
+    for (size_t i = 0; i < CHECK_TYPES; i++) {
+        if (kinds[i]->name != NULL)
+            n += (size_t) snprintf(valid + n, sizeof(valid) - n, " %s", kinds[i]->name);
+    }
+    return fail(failure, EINVAL, 400, "MonitorBadOptions", "unknown monitor \"%.64s\"; there are%s",
+                name, valid);
+}
+
+static const struct check_option *option_find(const struct check_option *options, const char *name)
+{
+    for (; options != NULL && options->name != NULL; options++) {
+        if (strcmp(options->name, CHECK_HEADER_PREFIX) == 0
+                ? strncmp(options->name, name, strlen(CHECK_HEADER_PREFIX)) == 0
                 : strcmp(options->name, name) == 0)
             return options;
     }
     return NULL;
 }
 
-static size_t names_append(const struct option *options, char *buffer, size_t size, size_t n)
+static size_t names_append(const struct check_option *options, char *buffer, size_t size, size_t n)
 {
-    for (; options->name != NULL; options++) {
-        if (options->parse != NULL && n < size)
-            n += (size_t) snprintf(buffer + n, size - n, " %s%s", options->name,
-                                   strcmp(options->name, HEADER_PREFIX) == 0 ? "NAME" : "");
-    }
+    for (; options->name != NULL && n < size; options++)
+        n += (size_t) snprintf(buffer + n, size - n, " %s%s", options->name,
+                               strcmp(options->name, CHECK_HEADER_PREFIX) == 0 ? "NAME" : "");
     return n;
 }
 
 static int option_unknown(enum check_type type, const char *name, struct failure *failure)
 {
-    char valid[192];
-    size_t n = names_append(types[type].options, valid, sizeof(valid), 0);
+    char valid[448];
+    size_t n = names_append(kinds[type]->options, valid, sizeof(valid), 0);
 
-    names_append(common_options, valid, sizeof(valid), n);
+    names_append(check_common_options, valid, sizeof(valid), n);
     return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                "monitor %s: unknown option \"%.40s\"; there are%s", types[type].name, name, valid);
+                "monitor %s: unknown option \"%.40s\"; there are%s", kinds[type]->name, name,
+                valid);
 }
 
-static int option_parse(const char *name, const json_t *value, struct check *check,
-                        struct failure *failure)
+/* Stores one option; those of its kind alone are kept as said, too. */
+static int option_store(const char *name, const json_t *value, struct check *check,
+                        const struct check_option **ret)
 {
-    const char *type = types[check->type].name;
-    const struct option *option = option_find(types[check->type].options, name);
-    int err;
+    const struct check_option *common = option_find(check_common_options, name);
+    const struct check_option *option = option_find(kinds[check->type]->options, name);
 
     if (option == NULL)
-        option = option_find(common_options, name);
-    if (option == NULL)
-        return option_unknown(check->type, name, failure);
-    if (option->parse == NULL)
-        return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                    "monitor %s: option \"%s\" is not available in this version", type, name);
+        option = common;
+    *ret = option;
+    if (option != common || option == NULL) {
+        json_t *copy = json_deep_copy(value);
 
-    err = option->parse(option, name, value, check);
+        if (json_object_set_new(check->specific, name, copy) < 0)
+            return -ENOMEM;
+    }
+    return option != NULL ? option->parse(option, name, value, check) : 0;
+}
+
+static int option_parse(const char *monitor, const char *name, const json_t *value,
+                        struct check *check, struct failure *failure)
+{
+    const struct check_option *option;
+    int err = option_store(name, value, check, &option);
+
     if (err == -ENOMEM)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
+    if (option == NULL && check->type != CHECK_LUA)
+        return option_unknown(check->type, name, failure);
     if (err == -EEXIST)
         return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                    "monitor %s: option \"%.40s\" is given under two names", type, name);
+                    "monitor %s: option \"%.40s\" is given under two names", monitor, name);
     if (err < 0) {
         char *shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
 
         fail(failure, EINVAL, 400, "MonitorBadOptions",
-             "monitor %s: option \"%.40s\" must be %s; not %.*s", type, name, option->help,
+             "monitor %s: option \"%.40s\" must be %s; not %.*s", monitor, name, option->help,
              SHOWN_VALUE_SIZE, shown != NULL ? shown : "this");
         free(shown);
         return err;
@@ -416,73 +330,65 @@ static int option_parse(const char *name, const json_t *value, struct check *che
     return 0;
 }
 
-static int string_default(char **field, const char *value)
+static void default_set(uint32_t *field, uint32_t value)
 {
-    if (*field == NULL)
-        *field = strdup(value);
-    return *field == NULL ? -ENOMEM : 0;
-}
-
-static int http_complete(struct check_http *http, struct failure *failure)
-{
-    static const uint32_t none[sizeof(http->ok_codes) / sizeof(http->ok_codes[0])];
-
-    if (memcmp(http->ok_codes, none, sizeof(none)) == 0)
-        codes_parse_text(OK_CODES_DEFAULT, http);
-    if (string_default(&http->url, "/") < 0 || string_default(&http->method, "GET") < 0)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
-    if (http->body != NULL && strcmp(http->method, "HEAD") == 0)
-        return fail(failure, EINVAL, 400, "MonitorBadOptions",
-                    "monitor http: option \"body\" does not go with method HEAD");
-    return 0;
+    if (*field == 0)
+        *field = value;
 }
 
 /* No option's least valid value is 0 but jitter's, whose default it is: 0 means not given. */
-static int complete(struct check *check, struct failure *failure)
+static int complete(const char *monitor, struct check *check, struct failure *failure)
 {
-    if (check->interval_ms == 0)
-        check->interval_ms = CHECK_INTERVAL_DEFAULT_MS;
-    if (check->timeout_ms == 0)
-        check->timeout_ms = check->interval_ms < CHECK_TIMEOUT_DEFAULT_MS
-                                ? check->interval_ms
-                                : CHECK_TIMEOUT_DEFAULT_MS;
-    if (check->fall == 0)
-        check->fall = 1;
-    if (check->rise == 0)
-        check->rise = 1;
+    const struct check_kind *kind = kinds[check->type];
+
+    default_set(&check->interval_ms,
+                kind->interval_ms != 0 ? kind->interval_ms : CHECK_INTERVAL_DEFAULT_MS);
+    default_set(&check->fastinter_ms, check->interval_ms);
+    default_set(&check->downinter_ms, check->interval_ms);
+    default_set(&check->timeout_ms, check->interval_ms < CHECK_TIMEOUT_DEFAULT_MS
+                                        ? check->interval_ms
+                                        : CHECK_TIMEOUT_DEFAULT_MS);
+    default_set(&check->fall, 1);
+    default_set(&check->rise, 1);
     if (check->peers[0] == '\0')
         strcpy(check->peers, "all");
-    return check->type == CHECK_HTTP ? http_complete(&check->http, failure) : 0;
+    if (check->persistent && !check->mandatory)
+        return fail(failure, EINVAL, 400, "MonitorBadOptions",
+                    "monitor %s: option \"persistent\" goes with \"mandatory\" only", monitor);
+    return kind->complete != NULL ? kind->complete(check, failure) : 0;
 }
 
-int check_parse(const char *name, const json_t *options, struct check **ret,
-                struct failure *failure)
+static int parse(enum check_type type, const char *name, const json_t *options, struct check **ret,
+                 struct failure *failure)
 {
     struct check *check;
     const char *key;
     json_t *value;
-    int type = type_parse(name, failure), err = 0;
+    int err = 0;
 
-    if (type < 0)
-        return type;
     if (options != NULL && !json_is_object(options))
         return fail(failure, EINVAL, 400, "MonitorBadOptions",
                     "monitor %s: options must be an object", name);
 
     check = calloc(1, sizeof(*check));
-    if (check == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
-    check->type = (enum check_type) type;
+    if (check != NULL)
+        check->specific = json_object();
+    if (check == NULL || check->specific == NULL) {
+        free(check);
+        return fail_memory(failure);
+    }
+    check->refs = 1;
+    check->type = type;
 
     /* The macro wants it writable only to hand out the iterator. */
     json_object_foreach((json_t *) options, key, value)
     {
-        err = option_parse(key, value, check, failure);
+        err = option_parse(name, key, value, check, failure);
         if (err < 0)
             break;
     }
     if (err == 0)
-        err = complete(check, failure);
+        err = complete(name, check, failure);
     if (err < 0) {
         check_free(check);
         return err;
@@ -491,26 +397,85 @@ int check_parse(const char *name, const json_t *options, struct check **ret,
     return 0;
 }
 
-static void http_clear(struct check_http *http)
+int check_parse(const char *name, const json_t *options, struct check **ret,
+                struct failure *failure)
 {
-    for (size_t i = 0; i < http->n_headers; i++)
-        free(http->headers[i]);
-    free(http->headers);
-    free(http->url);
-    free(http->method);
-    free(http->body);
-    free(http->host);
+    int type = type_of(name);
+
+    /* An example of Durpina's manual has it so. */
+    if (type == CHECK_AGENT && json_object_get(options, "url") != NULL)
+        type = CHECK_HTTP_AGENT;
+    return type < 0 ? type_unknown(name, failure)
+                    : parse((enum check_type) type, name, options, ret, failure);
+}
+
+int check_parse_lua(const char *name, const char *upstream, const char *id, const json_t *options,
+                    struct check **ret, struct failure *failure)
+{
+    struct check *check;
+    int err;
+
+    if (type_of(name) >= 0)
+        return fail(failure, EINVAL, 400, "MonitorBadOptions",
+                    "monitor \"%s\" is built in: one written in Lua needs another name", name);
+    if (name[0] == '\0' || strlen(name) >= CHECK_NAME_SIZE)
+        return fail(failure, EINVAL, 400, "MonitorBadOptions",
+                    "a monitor's name must be 1 to %d bytes", CHECK_NAME_SIZE - 1);
+    err = parse(CHECK_LUA, name, options, &check, failure);
+    if (err < 0)
+        return err;
+    snprintf(check->lua.upstream, sizeof(check->lua.upstream), "%s", upstream);
+    snprintf(check->lua.id, sizeof(check->lua.id), "%s", id);
+    *ret = check;
+    return 0;
+}
+
+struct check *check_ref(struct check *check)
+{
+    check->refs++;
+    return check;
 }
 
 void check_free(struct check *check)
 {
-    if (check == NULL)
+    if (check == NULL || --check->refs > 0)
         return;
-    if (check->type == CHECK_HTTP) {
-        http_clear(&check->http);
-    } else {
-        free(check->tcp.send);
-        free(check->tcp.expect);
-    }
+    if (kinds[check->type]->clear != NULL)
+        kinds[check->type]->clear(check);
+    json_decref(check->specific);
     free(check);
+}
+
+bool check_sends_host(const struct check *check)
+{
+    const struct check_kind *kind = kinds[check->type];
+
+    return kind->sends_host != NULL && kind->sends_host(check);
+}
+
+uint32_t check_least_interval_ms(const struct check *check)
+{
+    uint32_t ms = check->interval_ms;
+
+    ms = check->fastinter_ms < ms ? check->fastinter_ms : ms;
+    return check->downinter_ms < ms ? check->downinter_ms : ms;
+}
+
+size_t check_host_length(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+
+    return colon != NULL && strchr(colon, ']') == NULL ? (size_t) (colon - text) : strlen(text);
+}
+
+bool check_is_same(const struct check *a, const struct check *b)
+{
+    if (a == b)
+        return true;
+    return a->type == b->type && a->interval_ms == b->interval_ms &&
+           a->fastinter_ms == b->fastinter_ms && a->downinter_ms == b->downinter_ms &&
+           a->timeout_ms == b->timeout_ms && a->jitter_ms == b->jitter_ms && a->fall == b->fall &&
+           a->rise == b->rise && json_equal(a->specific, b->specific) &&
+           (a->type != CHECK_LUA ||
+            (strcmp(a->lua.upstream, b->lua.upstream) == 0 && strcmp(a->lua.id, b->lua.id) == 0));
 }

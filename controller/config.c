@@ -124,6 +124,19 @@ static int parse_time(const struct setting *setting, struct config *config, char
     return 0;
 }
 
+static int parse_switch(const struct setting *setting, struct config *config, char *const *args,
+                        size_t n_args, struct failure *failure)
+{
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (strcmp(args[0], "on") != 0 && strcmp(args[0], "off") != 0)
+        return refuse(failure, "%s \"%s\" is neither on nor off", setting->name, args[0]);
+    *(bool *) field(setting, config) = args[0][1] == 'n';
+    return 0;
+}
+
 static int parse_mode(const struct setting *setting, struct config *config, char *const *args,
                       size_t n_args, struct failure *failure)
 {
@@ -272,6 +285,19 @@ const struct setting config_settings[] = {
     {"resolver", "ADDRESS[:PORT]...", NULL, "those of /etc/resolv.conf",
      "name servers, unless others were set over the API", SETTING_RELOAD, parse_resolver,
      IN(resolver), 0, 0},
+    {"resolve", "on | off", "on", NULL,
+     "names are looked up again when their TTL has passed; off: once, and when somebody asks",
+     SETTING_RELOAD, parse_switch, IN(resolve.follow), 0, 0},
+    {"resolve_min_ttl", "TIME", "1s", NULL,
+     "a shorter TTL is taken for this one; a name that fails is asked for again this soon at first",
+     SETTING_RELOAD, parse_time, IN(resolve.min_ttl_ms), 1, 24 * 3600 * 1000},
+    {"resolve_max_ttl", "TIME", "5m", NULL, "a longer TTL is taken for this one", SETTING_RELOAD,
+     parse_time, IN(resolve.max_ttl_ms), 1, 24 * 3600 * 1000},
+    {"resolve_nxdomain", "NUMBER", "3", NULL,
+     "so many answers in a row that a name does not exist take its addresses away; 0: never",
+     SETTING_RELOAD, parse_count, IN(resolve.max_nxdomain), 0, 1000},
+    {"resolve_addresses", "NUMBER", "256", NULL, "addresses of a name that are used at most",
+     SETTING_RELOAD, parse_count, IN(resolve.max_addresses), 1, 4096},
     {"log_level", "error | warn | notice | info | debug", "notice", NULL,
      "least important records that are logged", SETTING_OPTION | SETTING_RELOAD, parse_level,
      IN(log_level), 0, 0},

@@ -24,6 +24,7 @@
 #include "failure.h"
 #include "http_server.h"
 #include "log.h"
+#include "resolve.h"
 
 #define CONFIG_FILE_DEFAULT "/etc/durpina/durpinad.conf"
 
@@ -71,6 +72,7 @@ struct config {
     uint32_t slots;
     uint32_t inflight;
     struct config_resolver resolver;
+    struct resolve_policy resolve;
     enum log_level log_level;
     uint32_t max_body_size;
     uint32_t request_timeout_ms;

@@ -36,12 +36,15 @@ void ctl_table_add(struct ctl_table *table, char *const *cells);
 /* Prints it to stdout below its titles, columns of numbers flush right, and frees it. */
 void ctl_table_print(struct ctl_table *table, const char *const *titles);
 
-/* Answers of the API as text: of /durpina, /http/upstreams, a server, monitors, and of
- * /durpina/upstreams/NAME with the peers of /http/upstreams/NAME put in. */
+/* Answers of the API as text: of /durpina, /http/upstreams, a server, monitors, the peers of
+ * /durpina/upstreams/NAME/peers, and of /durpina/upstreams/NAME with the peers of
+ * /http/upstreams/NAME as "peers" and its own as "health" put in. */
 void ctl_print_status(const json_t *status);
 void ctl_print_upstreams(const json_t *upstreams);
 void ctl_print_server(const json_t *server);
 void ctl_print_monitors(const json_t *monitors);
+void ctl_print_checks(const json_t *peers);
+void ctl_print_history(const json_t *peers);
 void ctl_print_upstream(const json_t *upstream);
 
 #endif

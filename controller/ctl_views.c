@@ -94,7 +94,8 @@ void ctl_print_monitors(const json_t *monitors)
     json_array_foreach(monitors, i, monitor)
     {
         char *cells[] = {cell("%s", word_of(monitor, "id")), cell("%s", word_of(monitor, "name")),
-                         json_dumps(json_object_get(monitor, "options"), JSON_COMPACT)};
+                         json_dumps(json_object_get(monitor, "options"),
+                                    JSON_COMPACT | JSON_REAL_PRECISION(15))};
 
         if (cells[2] == NULL)
             abort();
@@ -125,6 +126,85 @@ static char *checks_cell(const json_t *checks)
     return n == 0 ? cell("-") : cell("%lld/%lld", number_of(checks, "fails"), n);
 }
 
+/* Why peers take no requests. */
+static void print_reasons(const json_t *peers)
+{
+    const json_t *peer;
+    size_t i;
+
+    json_array_foreach(peers, i, peer)
+    {
+        if (json_object_get(peer, "reason") != NULL)
+            printf("%s (%s) is %s: %s\n", word_of(peer, "name"), word_of(peer, "server"),
+                   word_of(peer, "state"), word_of(peer, "reason"));
+    }
+}
+
+void ctl_print_checks(const json_t *peers)
+{
+    static const char *const titles[] = {"SERVER",        "ADDRESS", "STATE", "MONITOR", "VERDICT",
+                                         "FAILED/CHECKS", "LAST",    "MS",    "REASON"};
+    struct ctl_table table = {.n_columns = 9};
+    const json_t *peer, *monitor;
+    size_t i, k;
+
+    json_array_foreach(peers, i, peer)
+    {
+        json_array_foreach(json_object_get(peer, "monitors"), k, monitor)
+        {
+            const json_t *last = json_object_get(monitor, "last");
+            char *cells[] = {
+                cell("%s", word_of(peer, "name")),
+                cell("%s", word_of(peer, "server")),
+                cell("%s", word_of(peer, "state")),
+                cell("%s", word_of(monitor, "id")),
+                cell("%s", word_of(monitor, "verdict")),
+                checks_cell(monitor),
+                cell("%s", last != NULL ? word_of(last, "time") : "-"),
+                last != NULL ? cell("%lld", number_of(last, "duration")) : cell("-"),
+                cell("%s", last != NULL ? word_of(last, "reason") : "-"),
+            };
+
+            ctl_table_add(&table, cells);
+        }
+    }
+    ctl_table_print(&table, titles);
+}
+
+/* The newest first: times as the API writes them sort as text. */
+static int later_first(const void *a, const void *b)
+{
+    char *const *row_a = a, *const *row_b = b;
+
+    return strcmp(row_b[0], row_a[0]);
+}
+
+void ctl_print_history(const json_t *peers)
+{
+    static const char *const titles[] = {"TIME", "SERVER", "ADDRESS", "FROM", "TO", "CAUSE"};
+    struct ctl_table table = {.n_columns = 6};
+    const json_t *peer, *transition;
+    size_t i, k;
+
+    json_array_foreach(peers, i, peer)
+    {
+        json_array_foreach(json_object_get(peer, "transitions"), k, transition)
+        {
+            char *cells[] = {cell("%s", word_of(transition, "time")),
+                             cell("%s", word_of(peer, "name")),
+                             cell("%s", word_of(peer, "server")),
+                             cell("%s", word_of(transition, "from")),
+                             cell("%s", word_of(transition, "to")),
+                             cell("%s", word_of(transition, "cause"))};
+
+            ctl_table_add(&table, cells);
+        }
+    }
+    if (table.n_rows > 0)
+        qsort(table.rows, table.n_rows, sizeof(*table.rows), later_first);
+    ctl_table_print(&table, titles);
+}
+
 void ctl_print_upstream(const json_t *upstream)
 {
     static const char *const titles[] = {"ID",     "SERVER", "ADDRESS",  "TIER",  "STATE",
@@ -153,6 +233,7 @@ void ctl_print_upstream(const json_t *upstream)
         ctl_table_add(&table, cells);
     }
     ctl_table_print(&table, titles);
+    print_reasons(json_object_get(upstream, "health"));
     if (json_array_size(monitors) == 0)
         return;
     putchar('\n');

@@ -51,7 +51,7 @@ static void make_path(char path[CTL_PATH_SIZE], const char *kind, const char *up
 
 static int print_json(json_t *answer)
 {
-    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
     putchar('\n');
     json_decref(answer);
     return 0;
@@ -106,7 +106,7 @@ static int do_list(char **args)
 static int do_show(char **args)
 {
     char path[CTL_PATH_SIZE];
-    json_t *ours, *plus;
+    json_t *ours, *plus = NULL, *health = NULL;
     int err;
 
     make_path(path, "durpina", args[0], NULL, NULL);
@@ -115,13 +115,38 @@ static int do_show(char **args)
         return err;
     make_path(path, "http", args[0], NULL, NULL);
     err = request("GET", path, NULL, &plus);
+    make_path(path, "durpina", args[0], "/peers", NULL);
+    if (err == 0)
+        err = request("GET", path, NULL, &health);
+    if (err == 0) {
+        json_object_set(ours, "peers", json_object_get(plus, "peers"));
+        json_object_set(ours, "health", health);
+    }
+    json_decref(plus);
+    json_decref(health);
     if (err != 0) {
         json_decref(ours);
         return err;
     }
-    json_object_set(ours, "peers", json_object_get(plus, "peers"));
-    json_decref(plus);
     return print(ours, ctl_print_upstream);
+}
+
+static int get_peers(char **args, void (*view)(const json_t *answer))
+{
+    char path[CTL_PATH_SIZE];
+
+    make_path(path, "durpina", args[0], "/peers", NULL);
+    return get(path, view);
+}
+
+static int do_checks(char **args)
+{
+    return get_peers(args, ctl_print_checks);
+}
+
+static int do_history(char **args)
+{
+    return get_peers(args, ctl_print_history);
 }
 
 static int do_create(char **args)
@@ -142,7 +167,9 @@ static int do_delete(char **args)
 static json_t *spec_json(const struct server_spec *spec)
 {
     const struct server_settings *s = &spec->settings;
-    json_t *object = json_pack("{ss sb}", "server", spec->name, "backup", spec->backup);
+    bool is_service = (spec->set & SERVER_SET_SERVICE) != 0;
+    json_t *object = json_pack("{ss sb}", "server", is_service ? spec->host : spec->name, "backup",
+                               spec->backup);
     const struct {
         unsigned set;
         const char *name;
@@ -154,6 +181,7 @@ static json_t *spec_json(const struct server_spec *spec)
         {SERVER_SET_FAIL_TIMEOUT, "fail_timeout", json_sprintf("%ums", s->fail_timeout_ms)},
         {SERVER_SET_SLOW_START, "slow_start", json_sprintf("%ums", s->slow_start_ms)},
         {SERVER_SET_ADMIN, s->admin == DURPINA_ADMIN_DOWN ? "down" : "drain", json_true()},
+        {SERVER_SET_SERVICE, "service", json_string(spec->service)},
     };
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -263,19 +291,10 @@ static int do_weight(char **args)
     return change_server(args, json_pack("{ss}", "weight", args[2]));
 }
 
-static int do_up(char **args)
+/* The command, which stands before its arguments, is the word of the state. */
+static int do_state(char **args)
 {
-    return change_server(args, json_pack("{ss}", "state", "up"));
-}
-
-static int do_down(char **args)
-{
-    return change_server(args, json_pack("{ss}", "state", "down"));
-}
-
-static int do_drain(char **args)
-{
-    return change_server(args, json_pack("{ss}", "state", "drain"));
+    return change_server(args, json_pack("{ss}", "state", args[-1]));
 }
 
 static int do_remove(char **args)
@@ -286,7 +305,8 @@ static int do_remove(char **args)
     return err != 0 ? err : change("DELETE", path, NULL, "removed");
 }
 
-static int act_on_server(char **args, const char *action)
+/* The command, which stands before its arguments, is the last part of the path. */
+static int do_act(char **args)
 {
     char path[CTL_PATH_SIZE];
     json_t *answer;
@@ -294,19 +314,9 @@ static int act_on_server(char **args, const char *action)
 
     if (err != 0)
         return err;
-    strncat(path, action, sizeof(path) - strlen(path) - 1);
+    snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", args[-1]);
     err = request("POST", path, NULL, &answer);
     return err != 0 ? err : print(answer, ctl_print_server);
-}
-
-static int do_reset(char **args)
-{
-    return act_on_server(args, "/reset");
-}
-
-static int do_resolve(char **args)
-{
-    return act_on_server(args, "/resolve");
 }
 
 static int do_monitors_list(char **args)
@@ -383,11 +393,14 @@ static const struct command {
     {"add", "UPSTREAM 'SERVER-LINE'", "a server, as in nginx: 'host:80 weight=5'", 2, ANY, do_add},
     {"remove", "UPSTREAM SERVER", "requests in flight end, new ones go elsewhere", 2, 2, do_remove},
     {"weight", "UPSTREAM SERVER N", "0 to 65535; 0 drains", 3, 3, do_weight},
-    {"up", "UPSTREAM SERVER", "takes requests again", 2, 2, do_up},
-    {"down", "UPSTREAM SERVER", "takes none until you say up", 2, 2, do_down},
-    {"drain", "UPSTREAM SERVER", "takes no new ones", 2, 2, do_drain},
-    {"reset", "UPSTREAM SERVER", "back to what the file or the call said", 2, 2, do_reset},
-    {"resolve", "UPSTREAM SERVER", "looks its name up now", 2, 2, do_resolve},
+    {"up", "UPSTREAM SERVER", "takes requests again", 2, 2, do_state},
+    {"down", "UPSTREAM SERVER", "takes none until you say up", 2, 2, do_state},
+    {"drain", "UPSTREAM SERVER", "takes no new ones", 2, 2, do_state},
+    {"maint", "UPSTREAM SERVER", "down, and not checked but by agents", 2, 2, do_state},
+    {"reset", "UPSTREAM SERVER", "back to what the file or the call said", 2, 2, do_act},
+    {"resolve", "UPSTREAM SERVER", "looks its name up now", 2, 2, do_act},
+    {"checks", "UPSTREAM", "what each monitor finds, and the last result", 1, 1, do_checks},
+    {"history", "UPSTREAM", "the last changes of state, each with its cause", 1, 1, do_history},
     {"monitors list", "UPSTREAM", "its health checks", 1, 1, do_monitors_list},
     {"monitors add", "UPSTREAM TYPE [OPTION=VALUE...]", "'http uri=/alive interval=2s', 'tcp'", 2,
      ANY, do_monitors_add},

@@ -21,6 +21,11 @@ const struct model *engine_model(const struct engine *engine)
     return &engine->model;
 }
 
+struct prober *engine_prober(const struct engine *engine)
+{
+    return engine->prober;
+}
+
 struct publish_usage engine_usage(const struct engine *engine)
 {
     return publish_usage(engine->publish);
@@ -97,7 +102,7 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options, struct 
     int err = 0;
 
     if (engine == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     engine->loop = loop;
     engine->maps = options->maps;
     engine->prober = options->prober;
@@ -108,7 +113,6 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options, struct 
     init_timer(engine, &engine->save_timer);
     init_timer(engine, &engine->publish_timer);
     init_timer(engine, &engine->monitor_timer);
-    init_timer(engine, &engine->lookup_timer);
     init_timer(engine, &engine->look_timer);
     init_timer(engine, &engine->build_timer);
 
@@ -159,8 +163,8 @@ void engine_destroy(struct engine *engine)
     if (engine == NULL)
         return;
 
-    uv_timer_t *timers[] = {&engine->save_timer,   &engine->publish_timer, &engine->monitor_timer,
-                            &engine->lookup_timer, &engine->look_timer,    &engine->build_timer};
+    uv_timer_t *timers[] = {&engine->save_timer, &engine->publish_timer, &engine->monitor_timer,
+                            &engine->look_timer, &engine->build_timer};
 
     engine_save(engine);
     engine->closing = true;
@@ -246,12 +250,12 @@ int engine_create_upstream(struct engine *engine, const char *name, struct failu
 
     upstream = model_add_upstream(&engine->model, name);
     if (upstream == NULL)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     upstream->created = true;
     tables_demand(upstream, NULL, false, NULL);
     if (edit_begin(upstream, true, &edit) < 0) {
         model_free_upstream(upstream);
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     }
     err = edit_finish(edit, 0, failure);
     if (err == 0)
@@ -273,7 +277,7 @@ int engine_delete_upstream(struct engine *engine, const char *name, struct failu
     /* The file is all there is of it between its going from the maps and the next save. */
     engine_save(engine);
     if (edit_begin(upstream, false, &edit) < 0)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     edit_remove_upstream(edit);
     edit_commit(edit);
     engine_touch(engine, 0);
@@ -299,6 +303,11 @@ static int set_resolver(struct engine *engine, json_t **slot, const char *const 
         }
         json_array_append_new(array, json_string(servers[i]));
     }
+    /* As each worker of an nginx says again: no reason to ask for all names. */
+    if (old != NULL && json_equal(old, array)) {
+        json_decref(array);
+        return 0;
+    }
     *slot = array;
     err = json_array_size(array) == n_servers && array != NULL ? use_resolver(engine) : -ENOMEM;
     if (err < 0) {
@@ -308,7 +317,6 @@ static int set_resolver(struct engine *engine, json_t **slot, const char *const 
                     strerror(-err));
     }
     json_decref(old);
-    lookups_hurry(engine);
     return 0;
 }
 

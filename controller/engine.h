@@ -16,6 +16,7 @@
 #include "failure.h"
 #include "model.h"
 #include "publish.h"
+#include "resolve.h"
 #include "server_line.h"
 
 struct bpf_state;
@@ -49,6 +50,9 @@ void engine_destroy(struct engine *engine);
 /* The model, to be read only. */
 const struct model *engine_model(const struct engine *engine);
 
+/* The prober, for what workers of nginx do for it. */
+struct prober *engine_prober(const struct engine *engine);
+
 /* What of the maps is in use. */
 struct publish_usage engine_usage(const struct engine *engine);
 
@@ -76,14 +80,23 @@ int engine_remove_server(struct engine *engine, const char *upstream, uint32_t i
                          struct failure *failure);
 int engine_resolve_server(struct engine *engine, const char *upstream, uint32_t id,
                           const struct server **ret, struct failure *failure);
+/* What is known of its name. -ENOENT: it is none, or not looked up (yet). */
+int engine_lookup_state(const struct server *server, struct lookup_state *ret);
+
+/* A monitor as a call asks for it. */
+struct monitor_spec {
+    const char *id;
+    const char *name;
+    bool lua;              /* written in Lua: workers of nginx that know the name run it */
+    const json_t *options; /* an object, borrowed */
+};
 
 /*
- * Monitors. options is the JSON object of the call (borrowed). *ret_created says whether it is new;
- * the same id, name and options again succeed without change.
+ * Monitors. *ret_created says whether it is new; the same id, name and options again succeed
+ * without change.
  */
-int engine_add_monitor(struct engine *engine, const char *upstream, const char *id,
-                       const char *name, const json_t *options, bool *ret_created,
-                       const struct monitor **ret, struct failure *failure);
+int engine_add_monitor(struct engine *engine, const char *upstream, const struct monitor_spec *spec,
+                       bool *ret_created, const struct monitor **ret, struct failure *failure);
 int engine_remove_monitor(struct engine *engine, const char *upstream, const char *id,
                           struct failure *failure);
 int engine_set_monitoring(struct engine *engine, const char *upstream, bool active,

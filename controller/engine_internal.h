@@ -6,9 +6,11 @@
  *     engine_save.c     the state file
  *     engine_server.c   requests about servers
  *     engine_edit.c     changes of one upstream that happen whole or not at all
+ *     engine_peers.c    which peers a server has, in such a change
  *     engine_nginx.c    what nginx instances say
  *     engine_forget.c   nginx instances that have ended
- *     engine_monitor.c  monitors and verdicts
+ *     engine_monitor.c  monitors: which there are, which of their probes run
+ *     engine_health.c   what their results mean
  *     engine_tables.c   tables on demand
  *     engine_lookup.c   names
  *     engine_restore.c  what the maps of a former controller hold
@@ -38,11 +40,10 @@ struct engine {
     uv_timer_t save_timer;
     uv_timer_t publish_timer; /* for peers that are dirty */
     uv_timer_t monitor_timer; /* for monitors that check some of the peers only */
-    uv_timer_t lookup_timer;
-    uv_timer_t look_timer;  /* at what picks ask for */
-    uv_timer_t build_timer; /* for tables that lag */
-    bool building;          /* one is being made */
-    uint64_t build_next_ms; /* the next that replaces another one may be */
+    uv_timer_t look_timer;    /* at what picks ask for */
+    uv_timer_t build_timer;   /* for tables that lag */
+    bool building;            /* one is being made */
+    uint64_t build_next_ms;   /* the next that replaces another one may be */
     uint64_t build_turns;
     unsigned refs;         /* open handles, running work and the owner */
     uint64_t changes;      /* counts changes of the model */
@@ -90,6 +91,9 @@ int edit_remove_server(struct edit *edit, struct server *server);
 /* n 0: the address in its name, or a placeholder. */
 int edit_set_addresses(struct edit *edit, struct server *server, const struct addr *addresses,
                        size_t n);
+/* As a lookup says. Of a server that is a backup, those are left out that are one by themselves. */
+int edit_set_resolved(struct edit *edit, struct server *server, const struct resolved *resolved,
+                      size_t n);
 /* All its peers become others, in the other tier. */
 int edit_set_backup(struct edit *edit, struct server *server, bool backup);
 /* The upstream goes when the edit is committed, with all it has. */
@@ -100,34 +104,42 @@ void edit_rollback(struct edit *edit);
 /* prepare, then commit or rollback; err < 0: rollback, "out of memory" in failure. */
 int edit_finish(struct edit *edit, int err, struct failure *failure);
 
-/* Logs what states changed since the last publication and keeps account of down time. */
-void engine_note_states(const struct upstream *upstream);
-void engine_note_state(struct peer *peer);
-/* Forgets the passive failures of all peers of the server. */
+/* Forgets the passive failures of one peer, and of all peers of the server. */
+void engine_forget_peer_fails(const struct peer *peer);
 void engine_forget_fails(const struct server *server);
 
 /* Monitors. */
-/* Makes watches and, if monitors may run, probes for all peers that lack them. */
+/* Makes watches and, if monitors may run, probes for all peers that lack them; ends other probes.
+ * Peers of which something else is known then are dirty. 0 or -ENOMEM. */
 int monitors_attach(struct upstream *upstream);
-/* For those of one server. */
-int monitors_attach_server(struct server *server);
-/* Cancels and frees the watches and probes of a peer. */
+/* Starts and ends probes as the state of the peer asks for. 0 or -ENOMEM. */
+int monitors_run_peer(struct peer *peer);
+int monitors_run_server(const struct server *server);
+/* Cancels the probes of a peer. */
 void monitors_detach_peer(struct peer *peer);
-/* The reason why a monitor thinks that the peer has failed. */
-const char *monitors_reason(const struct peer *peer);
-#define PUBLISH_RETRY_MS 1000
-/* Has peers that are dirty published at most delay_ms from now. */
-void monitors_publish_later(struct engine *engine, uint32_t delay_ms);
 void monitors_select_cb(uv_timer_t *timer);
 
+/* Health. */
+/* Findings that come within this time of each other are published together: with thousands of peers
+ * each would cost as much as all. */
+#define HEALTH_PUBLISH_DELAY_MS 10
+#define PUBLISH_RETRY_MS 1000
+/* user: the watch. One that changes nothing costs nothing. */
+void health_report_cb(void *user, struct probe *probe, const struct probe_report *report);
+/* Publishes peers that are dirty; what does not succeed is tried again. */
+void health_publish(struct upstream *upstream);
+/* Has peers that are dirty published at most delay_ms from now. */
+void health_publish_later(struct engine *engine, uint32_t delay_ms);
+/* Tells log and history which states the last publication has changed, and keeps account of down
+ * time. */
+void engine_note_states(const struct upstream *upstream);
+void engine_note_state(struct peer *peer);
+
 /* Lookups. */
-/* Starts a lookup if the server's name has no address yet. */
+/* Has the name of the server looked up from now on, if it is one. */
 void lookup_attach(struct server *server);
-int lookup_begin(struct server *server);
+/* No longer; fine for one that is not. */
 void lookup_end(struct server *server);
-/* Whatever waits for its next try has it now. */
-void lookups_hurry(struct engine *engine);
-void lookups_retry_cb(uv_timer_t *timer);
 
 /* Tables on demand. */
 void tables_start(struct engine *engine);

@@ -130,8 +130,11 @@ static int change_server(struct edit *edit, struct server *server, const struct 
         differs = true;
         err = edit_set_backup(edit, server, spec->backup);
     }
-    if (err == 0 && spec->n_addresses > 0)
+    /* nginx looks names up when it starts, and we since. */
+    if (err == 0 && spec->n_addresses > 0 && !lookup_is_followed(server->lookup)) {
         err = edit_set_addresses(edit, server, spec->addresses, spec->n_addresses);
+        server->looked_up = false;
+    }
     if (differs && !known && (server->n_instances > 0 || server->dynamic))
         log_notice("upstream %s: server %s: settings of the last registration replace others",
                    server->upstream->name, server->name);
@@ -278,7 +281,7 @@ static int begin_all(struct engine *engine, const struct instance *instance,
 static int finish_all(struct edits *edits, int err, struct failure *failure)
 {
     if (err == -ENOMEM)
-        fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        fail_memory(failure);
     for (size_t i = 0; i < edits->n && err == 0; i++)
         err = edit_prepare(edits->items[i], failure);
     for (size_t i = 0; i < edits->n && err == 0; i++)

@@ -42,9 +42,14 @@ static int read_record(const struct engine *engine, uint32_t id, struct server_s
 
     if (!text_is_ended(record->name, sizeof(record->name)) ||
         !text_is_ended(record->address, sizeof(record->address)) || record->tier >= DURPINA_TIERS ||
-        record->server > SERVER_ID_MAX || server_name_parse(record->name, 0, &spec, &failure) < 0 ||
-        strcmp(spec.name, record->name) != 0)
+        record->server > SERVER_ID_MAX || server_name_parse(record->name, 0, &spec, &failure) < 0)
         return -EINVAL;
+    /* Only the name that SRV records are under is written without a port. */
+    if (strcmp(spec.name, record->name) != 0) {
+        if (server_service_name_parse(record->name, "", &spec) < 0)
+            return -EINVAL;
+        spec.backup = record->tier == DURPINA_TIER_BACKUP;
+    }
     *ret_resolved = record->family != DURPINA_FAMILY_NONE;
     if (*ret_resolved &&
         addr_parse(record->family == DURPINA_FAMILY_UNIX ? record->name : record->address, 0,
@@ -66,14 +71,14 @@ static void read_settings(const struct engine *engine, uint32_t id, struct serve
     struct durpina_maps maps = bpf_state_maps(engine->maps);
     struct durpina_peer_settings s = durpina_read_settings(&maps, id);
 
-    *ret_initial_weight = bounded(s.initial_weight, DURPINA_WEIGHT_MAX, 1);
+    *ret_initial_weight = s.initial_weight;
     *ret_now = (struct server_settings){
-        .weight = bounded(s.weight, DURPINA_WEIGHT_MAX, *ret_initial_weight),
+        .weight = s.weight,
         .max_conns = bounded(s.max_conns, INT32_MAX, 0),
         .max_fails = bounded(s.max_fails, INT32_MAX, 1),
         .fail_timeout_ms = bounded(s.fail_timeout_ms, INT32_MAX, 10000),
         .slow_start_ms = bounded(s.slow_start_ms, INT32_MAX, 0),
-        .admin = s.admin <= DURPINA_ADMIN_DRAIN ? s.admin : DURPINA_ADMIN_UP,
+        .admin = s.admin <= DURPINA_ADMIN_MAINT ? s.admin : DURPINA_ADMIN_UP,
     };
 }
 
@@ -94,6 +99,23 @@ static void take_settings(struct server *server, const struct server_settings *n
     for (size_t f = 0; f < N_SETTING_FIELDS; f++)
         if (*setting_field(&values, f) != *setting_field(&server->base, f))
             server->changed |= setting_fields[f].set;
+}
+
+/* What agents and SRV records have made of settings is not the operator's, which the state file
+ * knows; without a server in it the owner's is the best guess, and 1 beside SRV records. */
+static void leave_derived(const struct server *server, bool is_service,
+                          enum durpina_derived derived, struct server_settings *now,
+                          uint32_t *initial_weight)
+{
+    if ((derived & DURPINA_DERIVED_WEIGHT) != 0) {
+        if (server != NULL)
+            *initial_weight = server->base.weight;
+        else if (is_service)
+            *initial_weight = 1;
+        now->weight = server != NULL ? server->now.weight : *initial_weight;
+    }
+    if ((derived & DURPINA_DERIVED_MAX_CONNS) != 0)
+        now->max_conns = server != NULL ? server->now.max_conns : 0;
 }
 
 static int append_peer(struct server *server, struct peer *peer)
@@ -119,18 +141,22 @@ static int take_peer(struct engine *engine, struct upstream *upstream, uint32_t 
     struct server *server;
     struct peer *peer;
     struct addr addr;
-    bool resolved;
+    bool resolved, is_backup;
+    int err;
 
     if (read_record(engine, id, &spec, &addr, &resolved) < 0) {
         log_warn("upstream %s: the peer with id %u in the maps makes no sense and is dropped",
                  upstream->name, id);
         return 0;
     }
+    is_backup = spec.backup;
+    spec.backup ^= (settings.derived & DURPINA_DERIVED_TIER) != 0;
     server = model_server(upstream, spec.name);
     if (trust != TRUST_IDS) {
         bool is_new = server == NULL;
 
         read_settings(engine, id, &now, &initial_weight);
+        leave_derived(server, spec.service[0] != '\0', settings.derived, &now, &initial_weight);
         if (is_new) {
             server = model_new_server(upstream, &spec);
             if (server == NULL)
@@ -152,7 +178,7 @@ static int take_peer(struct engine *engine, struct upstream *upstream, uint32_t 
     if (server == NULL || server->backup != spec.backup || server->id != record->server)
         return 0;
     peer = model_find_peer(server, resolved ? &addr : NULL);
-    if (peer == NULL && trust == TRUST_IDS)
+    if (trust == TRUST_IDS && (peer == NULL || peer->backup != is_backup))
         return 0;
     if (peer == NULL) {
         peer = model_new_peer(server, resolved ? &addr : NULL);
@@ -162,13 +188,19 @@ static int take_peer(struct engine *engine, struct upstream *upstream, uint32_t 
             model_free_peer(peer);
             return -ENOMEM;
         }
+        if (server->service != NULL && server->base.weight != 0)
+            peer->srv_weight = settings.initial_weight / server->base.weight;
     }
     peer->id = id;
     peer->generation = record->generation;
+    peer->backup = is_backup;
     peer->state = settings.state <= DURPINA_PEER_UNRESOLVED ? settings.state : DURPINA_PEER_FREE;
     peer->health =
         settings.health <= DURPINA_HEALTH_FAILED ? settings.health : DURPINA_HEALTH_UNKNOWN;
-    return 0;
+    err = model_adopt_health(peer);
+    if (err == 0 && trust == TRUST_SETTINGS)
+        model_adopt_agent(peer, &settings);
+    return err;
 }
 
 /* Drops what newer maps have not: servers and addresses without a peer there. */
@@ -273,7 +305,7 @@ static int publish_all(struct engine *engine)
             publish_prepare(engine->publish, u, clock_monotonic_ms(), &publication, &failure) < 0;
         if (u->unpublished) {
             log_error("%s: it stays as it was until there is room", failure.text);
-            monitors_publish_later(engine, PUBLISH_RETRY_MS);
+            health_publish_later(engine, PUBLISH_RETRY_MS);
             continue;
         }
         publish_commit(publication);

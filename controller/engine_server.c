@@ -82,7 +82,7 @@ int engine_add_server(struct engine *engine, const char *upstream_name,
     } else {
         err = edit_begin(upstream, false, &edit);
         if (err < 0)
-            return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+            return fail_memory(failure);
         err = edit_add_server(edit, &full, &server);
         if (err == 0)
             server->dynamic = true;
@@ -154,7 +154,7 @@ int engine_change_server(struct engine *engine, const char *upstream_name, uint3
     if (err < 0)
         return err;
     if (edit_begin(server->upstream, false, &edit) < 0)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     err = edit_note(edit, server);
     if (err == 0 && renames)
         err = rename_server(edit, &server, spec);
@@ -182,7 +182,7 @@ int engine_reset_server(struct engine *engine, const char *upstream_name, uint32
     if (err < 0)
         return err;
     if (edit_begin(server->upstream, false, &edit) < 0)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     err = edit_note(edit, server);
     if (err == 0) {
         server->now = server->base;
@@ -206,7 +206,7 @@ int engine_remove_server(struct engine *engine, const char *upstream_name, uint3
         return err;
     memcpy(name, server->name, sizeof(name));
     if (edit_begin(server->upstream, false, &edit) < 0)
-        return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
+        return fail_memory(failure);
     err = edit_remove_server(edit, server);
     if (err == 0 && upstream_is_unused(server->upstream))
         edit_remove_upstream(edit);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "failure.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 size_t escape_text(const char *from, char *to, size_t size)
@@ -40,4 +41,9 @@ int fail(struct failure *failure, int err, unsigned status, const char *code, co
     failure->code = code;
     escape_text(text, failure->text, sizeof(failure->text));
     return -err;
+}
+
+int fail_memory(struct failure *failure)
+{
+    return fail(failure, ENOMEM, 500, "UpstreamOutOfMemory", "out of memory");
 }

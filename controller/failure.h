@@ -12,12 +12,14 @@
 struct failure {
     unsigned status;  /* of HTTP: 400, 403, 404, 405, 409, 413, 415, 500, 503 */
     const char *code; /* a literal: "UpstreamNotFound" */
-    char text[256];   /* names the culprit; see escape_text() */
+    char text[512];   /* names the culprit; see escape_text() */
 };
 
 /* Fills *failure and returns -err, so that callers can `return fail(failure, EINVAL, 400, ...)`. */
 int fail(struct failure *failure, int err, unsigned status, const char *code, const char *format,
          ...) __attribute__((format(printf, 5, 6)));
+/* The same for a request that there is no memory for: -ENOMEM. */
+int fail_memory(struct failure *failure);
 
 /*
  * Makes text fit for a line of a log, a terminal and JSON: copies what of `from` fits into size

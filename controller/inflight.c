@@ -58,9 +58,9 @@ static struct durpina_worker read_worker(const struct durpina_inflight *page)
     return w.worker;
 }
 
-static void free_try(struct durpina_try *entry, uint32_t peer)
+static void free_try(struct durpina_try *entry)
 {
-    durpina_note_step(entry, peer, DURPINA_TRY_FREE, 0);
+    durpina_note_step(entry, DURPINA_TRY_FREE);
 }
 
 /* The owner last: who claims the page finds it as it is to be. */
@@ -138,12 +138,12 @@ static void give_back(struct inflight *inflight, struct durpina_try *entry, stru
 {
     struct durpina_cursor *cursor = cursor_of(inflight, try.peer);
 
-    durpina_note_step(entry, try.peer, DURPINA_TRY_GIVING, try.in_upstream);
+    durpina_note_step(entry, DURPINA_TRY_GIVING);
     lower(&inflight->maps.counters[try.peer].active, 1);
     if (cursor != NULL && try.in_upstream)
         lower(&cursor->active, 1);
-    __atomic_fetch_add(&inflight->maps.counters[try.peer].requests, 1, __ATOMIC_RELAXED);
-    free_try(entry, try.peer);
+    __atomic_fetch_add(&inflight->maps.counters[try.peer].unanswered, 1, __ATOMIC_RELAXED);
+    free_try(entry);
 }
 
 /* Gives back what was counted for certain; what is in doubt stays. */
@@ -158,7 +158,7 @@ static void give_back_page(struct inflight *inflight, uint32_t page, struct owne
         if (try.step == DURPINA_TRY_FREE)
             continue;
         if (try.step > DURPINA_TRY_GIVING || try.peer >= inflight->maps.n_peers) {
-            free_try(&p->tries[i], 0);
+            free_try(&p->tries[i]);
         } else if (try.step == DURPINA_TRY_TAKEN) {
             give_back(inflight, &p->tries[i], try);
             owner->given++;
@@ -336,7 +336,7 @@ static bool recount_page(struct inflight *inflight, uint32_t page, uint64_t end_
         /* Read again, so bounded again. */
         if (try.peer < inflight->maps.n_peers && !recount(inflight, try.peer, end_ns, &given))
             return false;
-        free_try(&p->tries[i], try.peer);
+        free_try(&p->tries[i]);
         owner->given += given;
         owner->doubts--;
     }

@@ -202,6 +202,7 @@ static int set_resolver(struct daemon *daemon)
     const char *servers[CONFIG_RESOLVER_MAX];
     struct failure failure;
 
+    resolver_set_policy(daemon->resolver, &daemon->config.resolve);
     for (size_t i = 0; i < resolver->n; i++)
         servers[i] = resolver->servers[i];
     if (engine_configure_resolver(daemon->engine, servers, resolver->n, &failure) < 0) {

@@ -101,19 +101,40 @@ const struct algorithm *model_upstream_algorithm(const struct upstream *upstream
     return algorithm;
 }
 
-enum durpina_peer_state model_peer_state(const struct peer *peer)
+static uint32_t srv_weight(const struct peer *peer, uint32_t weight)
 {
-    const struct server_settings *now = &peer->server->now;
+    uint64_t product = (uint64_t) weight * (peer->srv_weight != 0 ? peer->srv_weight : 1);
 
-    if (now->admin == DURPINA_ADMIN_DOWN)
-        return DURPINA_PEER_DOWN;
-    if (peer->health == DURPINA_HEALTH_FAILED)
-        return DURPINA_PEER_UNHEALTHY;
-    if (now->admin == DURPINA_ADMIN_DRAIN || now->weight == 0)
-        return DURPINA_PEER_DRAINING;
-    if (!peer->resolved)
-        return DURPINA_PEER_UNRESOLVED;
-    return DURPINA_PEER_UP;
+    return product < DURPINA_WEIGHT_MAX ? (uint32_t) product : DURPINA_WEIGHT_MAX;
+}
+
+uint32_t model_peer_initial_weight(const struct peer *peer)
+{
+    return srv_weight(peer, peer->server->base.weight);
+}
+
+uint32_t model_peer_weight(const struct peer *peer)
+{
+    return agent_weight(&peer->agent, model_peer_initial_weight(peer),
+                        srv_weight(peer, peer->server->now.weight));
+}
+
+uint32_t model_peer_max_conns(const struct peer *peer)
+{
+    return peer->agent.said & AGENT_MAXCONN ? peer->agent.maxconn : peer->server->now.max_conns;
+}
+
+enum durpina_derived model_peer_derived(const struct peer *peer)
+{
+    unsigned derived = DURPINA_DERIVED_NONE;
+
+    if ((peer->agent.said & AGENT_WEIGHT) != 0 || peer->srv_weight != 0)
+        derived |= DURPINA_DERIVED_WEIGHT;
+    if ((peer->agent.said & AGENT_MAXCONN) != 0)
+        derived |= DURPINA_DERIVED_MAX_CONNS;
+    if (peer->backup != peer->server->backup)
+        derived |= DURPINA_DERIVED_TIER;
+    return (enum durpina_derived) derived;
 }
 
 struct upstream *model_add_upstream(struct model *model, const char *name)
@@ -154,6 +175,13 @@ struct server *model_new_server(struct upstream *upstream, const struct server_s
 
     if (server == NULL)
         return NULL;
+    if (spec->service[0] != '\0') {
+        server->service = strdup(spec->service);
+        if (server->service == NULL) {
+            free(server);
+            return NULL;
+        }
+    }
     server->upstream = upstream;
     server->id = upstream->next_server_id++;
     memcpy(server->name, spec->name, sizeof(server->name));
@@ -219,6 +247,7 @@ void model_free_server(struct server *server)
         model_free_peer(server->peers[i]);
     model_text_retire(server->upstream->model, server->text);
     free(server->peers);
+    free(server->service);
     free(server);
 }
 
@@ -243,6 +272,7 @@ struct peer *model_new_peer(struct server *server, const struct addr *addr)
     if (peer == NULL)
         return NULL;
     peer->server = server;
+    peer->backup = server->backup;
     peer->id = DURPINA_NONE;
     peer->api_id = server->is_address ? server->id : upstream->next_server_id++;
     if (!server->is_address)
@@ -274,8 +304,10 @@ void model_free_peer(struct peer *peer)
     model_set_dirty(peer, false);
     if (!peer->server->is_address)
         HASH_DELETE(by_id, upstream->children, peer);
-    free(peer->probes);
+    for (size_t i = 0; i < peer->n_watches; i++)
+        free(peer->watches[i]);
     free(peer->watches);
+    history_free(peer->history);
     free(peer);
 }
 

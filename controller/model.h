@@ -20,11 +20,40 @@
 #include <uthash.h>
 
 #include "addr.h"
+#include "agent.h"
 #include "check.h"
 #include "durpina_abi.h"
+#include "history.h"
 #include "server_line.h"
 
 struct text; /* model_text.h */
+struct probe;
+
+#define WATCH_REASON_SIZE 160
+/* Of a verdict that another durpinad has come to. */
+#define WATCH_REASON_BEFORE "as it was before durpinad started"
+
+/* What one monitor has found out about one peer. */
+struct watch {
+    struct peer *peer;
+    const struct monitor *monitor;
+    struct probe *probe;            /* the engine's; NULL: it does not run now */
+    enum durpina_health verdict;    /* an agent's: its health word */
+    bool pending;                   /* it is mandatory and has not passed the peer yet */
+    struct agent_word word;         /* what the agent has said but for health */
+    char reason[WATCH_REASON_SIZE]; /* of the verdict */
+};
+
+/* What a published state comes from. */
+enum ground {
+    GROUND_NONE,      /* nothing keeps the peer from being up */
+    GROUND_OPERATOR,  /* the operator's word */
+    GROUND_AGENT,     /* an agent's "drain" or "maint" */
+    GROUND_VERDICT,   /* a monitor's, or the health word of an agent */
+    GROUND_MANDATORY, /* a monitor that has not passed it yet */
+    GROUND_WEIGHT,    /* 0 */
+    GROUND_ADDRESS,   /* there is none */
+};
 
 struct peer {
     struct server *server;
@@ -33,13 +62,19 @@ struct peer {
     uint32_t generation;
     uint32_t api_id; /* id of the child in the API; the server's own id if it is an address */
     bool resolved;   /* false: a placeholder without address */
+    bool answered;   /* a lookup of this durpinad's has found it */
     struct addr addr;
+    bool backup;             /* its server's, or by the priority of its SRV record */
+    uint32_t srv_weight;     /* of its SRV record; 0: it has none */
+    struct agent_word agent; /* what agents have said of it */
+    bool checking;           /* a mandatory monitor has not passed it yet */
     enum durpina_health health;
     enum durpina_peer_state state; /* as last published; FREE: not yet */
-    uint64_t down_since_ms;        /* wall clock, when it became unhealthy; 0 if it is not */
+    enum ground ground;            /* of that state */
+    uint64_t down_since_ms;        /* monotonic: unhealthy or checking since then; 0: is neither */
     uint64_t downtime_ms;          /* finished ones, summed */
-    struct probe **probes;         /* one for each monitor of the upstream, in its order, or NULL */
-    struct watch **watches;        /* the engine's, as many as probes */
+    struct history *history;       /* of the state; NULL: it has not changed */
+    struct watch **watches;        /* one for each monitor of the upstream, in its order */
     size_t n_watches;
     bool dirty;               /* in upstream->dirty ... */
     struct peer *prev, *next; /* ... with these */
@@ -53,7 +88,9 @@ struct server {
     char host[DURPINA_NAME_SIZE];
     uint16_t port;
     bool portless;   /* the port was not written: it is the default one */
+    char *service;   /* of the SRV records that its peers come from, as written; NULL: none */
     bool is_address; /* an address or a unix socket: one peer, no lookup */
+    bool looked_up;  /* its peers come from a lookup of ours, not from an nginx's */
     bool backup;
     bool dynamic;         /* added by a call */
     uint32_t n_instances; /* nginx instances that name it */
@@ -62,9 +99,8 @@ struct server {
     unsigned changed;
     struct peer **peers; /* at least one */
     size_t n_peers;
-    struct lookup *lookup;                /* under way, or NULL */
-    uint64_t lookup_at_ms;                /* monotonic time of the next try; 0: none is due */
-    uint32_t lookup_delay_ms;             /* before the try after that */
+    struct lookup *lookup;                /* of its name; NULL: it is none, or not yet */
+    bool lookup_refused;                  /* what it says does not fit: that has been logged */
     size_t edit;                          /* its place in an edit under way, from 1 */
     struct text *text;                    /* as it is saved; NULL: not up to date */
     size_t text_place;                    /* in upstream->texts */
@@ -74,8 +110,8 @@ struct server {
 };
 
 struct monitor {
-    char id[64];
-    char name[64];
+    char id[CHECK_ID_SIZE];
+    char name[CHECK_NAME_SIZE];
     json_t *options;
     struct check *check;
 };
@@ -165,13 +201,57 @@ const struct algorithm *model_said_algorithm(const struct instance *instance, co
 /* Of the upstream, as all nginx that name it say; NULL: not known. */
 const struct algorithm *model_upstream_algorithm(const struct upstream *upstream);
 
+/* In force, after what SRV records and agents say. */
+uint32_t model_peer_weight(const struct peer *peer);
+uint32_t model_peer_initial_weight(const struct peer *peer);
+uint32_t model_peer_max_conns(const struct peer *peer);
+/* What of them, and of its tier, is not the operator's. */
+enum durpina_derived model_peer_derived(const struct peer *peer);
+
+/* --- health: model_health.c --- */
+
 /* The published state: docs/states.md is its truth table. */
 enum durpina_peer_state model_peer_state(const struct peer *peer);
+enum ground model_peer_ground(const struct peer *peer);
+/* "up", "down", "unhealthy", "draining", "checking", "unresolved"; FREE: "". */
+const char *model_state_word(enum durpina_peer_state state);
+/* "up", "down", "drain", "maint"; and back: -EINVAL if it is none of them. */
+const char *model_admin_word(enum durpina_admin admin);
+int model_admin_parse(const char *word, enum durpina_admin *ret);
+#define MODEL_CAUSE_SIZE 256
+/* Why the peer is in the state it has now, having been in another one by that ground.
+ * MODEL_CAUSE_SIZE bytes suffice; what does not fit is cut. */
+void model_peer_cause(const struct peer *peer, enum ground before, char *text, size_t size);
+/* By the operator or an agent: monitors but agents do not check it. */
+bool model_peer_in_maintenance(const struct peer *peer);
+
+bool model_monitor_is_agent(const struct monitor *monitor);
+/* Is what it has found in the state file? Of others the maps know enough. */
+bool model_monitor_is_kept(const struct monitor *monitor);
+/*
+ * Adds the watches that the peer lacks, without findings. A mandatory monitor has to pass a peer
+ * first that no monitor has passed. 0 or -ENOMEM.
+ */
+int model_watch_peer(struct peer *peer);
+/* Takes what the maps know of a peer (its state and health) for its watches. 0 or -ENOMEM. */
+int model_adopt_health(struct peer *peer);
+/*
+ * Takes what the maps show of agents' words and the state file does not know yet, for the agent
+ * that was added last: as far as the operator's word, a monitor or an SRV record does not hide it.
+ */
+void model_adopt_agent(struct peer *peer, const struct durpina_peer_settings *maps);
+/* A monitor that is paused has found nothing out. */
+void model_forget_findings(struct watch *watch);
+/* Puts what the watches have found into the peer: health, agent, checking. True if that changed. */
+bool model_review_peer(struct peer *peer);
+/* A peer that takes the place of another one of the same address goes on with what was found of
+ * it. 0 or -ENOMEM. */
+int model_inherit_findings(struct peer *peer, const struct peer *old);
 
 /*
  * Parts, for the engine. They return NULL when out of memory. Ids of the maps are DURPINA_NONE.
- * Freeing an upstream frees its servers and monitors, freeing a server its peers; probes, watches
- * and lookups must be gone by then.
+ * Freeing an upstream frees its servers and monitors, freeing a server its peers, freeing a peer
+ * its watches; probes and lookups must be gone by then.
  */
 struct upstream *model_add_upstream(struct model *model, const char *name);
 void model_free_upstream(struct upstream *upstream); /* also takes it out of the model */

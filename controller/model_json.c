@@ -2,6 +2,7 @@
 #include "model_json.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,6 @@ const struct setting_field setting_fields[N_SETTING_FIELDS] = {
     FIELD(slow_start_ms, SERVER_SET_SLOW_START),
     FIELD(admin, SERVER_SET_ADMIN),
 };
-
-_Static_assert(sizeof(enum durpina_admin) == sizeof(uint32_t), "admin is a setting_field");
 
 json_t *settings_to_json(const struct server_settings *settings)
 {
@@ -43,10 +42,34 @@ int settings_from_json(const json_t *json, struct server_settings *ret)
             return -EINVAL;
         *setting_field(&settings, i) = (uint32_t) json_integer_value(value);
     }
-    if (settings.weight > DURPINA_WEIGHT_MAX || settings.admin > DURPINA_ADMIN_DRAIN)
+    if (settings.weight > DURPINA_WEIGHT_MAX || settings.admin > DURPINA_ADMIN_MAINT)
         return -EINVAL;
     *ret = settings;
     return 0;
+}
+
+/* {ID: what that monitor has found}, of those that are kept; NULL if there is nothing. */
+static json_t *findings_to_json(const struct peer *peer)
+{
+    json_t *json = NULL;
+
+    for (size_t i = 0; i < peer->n_watches; i++) {
+        const struct watch *watch = peer->watches[i];
+        const struct agent_word *word = &watch->word;
+
+        if (!model_monitor_is_kept(watch->monitor) ||
+            (watch->verdict == DURPINA_HEALTH_UNKNOWN && word->said == 0))
+            continue;
+        if (json == NULL)
+            json = json_object();
+        json_object_set_new(json, watch->monitor->id,
+                            json_pack("{s:i, s:i, s:i, s:b, s:I, s:I}", "verdict",
+                                      (int) watch->verdict, "said", (int) word->said, "admin",
+                                      (int) word->admin, "percent", word->is_percent, "weight",
+                                      (json_int_t) word->weight, "maxconn",
+                                      (json_int_t) word->maxconn));
+    }
+    return json;
 }
 
 json_t *server_to_json(const struct server *server)
@@ -56,12 +79,18 @@ json_t *server_to_json(const struct server *server)
     for (size_t i = 0; i < server->n_peers; i++) {
         const struct peer *peer = server->peers[i];
         char address[DURPINA_NAME_SIZE];
+        json_t *one;
 
         if (!peer->resolved)
             continue;
         addr_format(&peer->addr, address, sizeof(address));
-        json_array_append_new(addresses, json_pack("{s:s, s:I}", "address", address, "id",
-                                                   (json_int_t) peer->api_id));
+        one = json_pack("{s:s, s:I, s:o*}", "address", address, "id", (json_int_t) peer->api_id,
+                        "monitors", findings_to_json(peer));
+        if (peer->srv_weight != 0) {
+            json_object_set_new(one, "srv_weight", json_integer(peer->srv_weight));
+            json_object_set_new(one, "backup", json_boolean(peer->backup));
+        }
+        json_array_append_new(addresses, one);
     }
     json = json_pack("{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o}", "id", (json_int_t) server->id,
                      "name", server->name, "backup", server->backup, "dynamic", server->dynamic,
@@ -70,6 +99,10 @@ json_t *server_to_json(const struct server *server)
                      "changed", (json_int_t) server->changed, "addresses", addresses);
     if (json != NULL && server->portless)
         json_object_set_new(json, "portless", json_true());
+    if (json != NULL && server->service != NULL)
+        json_object_set_new(json, "service", json_string(server->service));
+    if (json != NULL && server->looked_up)
+        json_object_set_new(json, "looked_up", json_true());
     return json;
 }
 
@@ -80,8 +113,9 @@ json_t *upstream_to_json(const struct upstream *upstream)
     for (size_t i = 0; i < upstream->n_monitors; i++) {
         const struct monitor *m = upstream->monitors[i];
 
-        json_array_append_new(monitors, json_pack("{s:s, s:s, s:O}", "id", m->id, "name", m->name,
-                                                  "options", m->options));
+        json_array_append_new(monitors,
+                              json_pack("{s:s, s:s, s:b, s:O}", "id", m->id, "name", m->name, "lua",
+                                        m->check->type == CHECK_LUA, "options", m->options));
     }
     return json_pack("{s:s, s:I, s:I, s:b, s:b, s:i, s:o}", "name", upstream->name, "revision",
                      (json_int_t) upstream->revision, "next_server_id",
@@ -109,6 +143,48 @@ static int damaged(struct failure *failure, const char *what, const char *name)
     return fail(failure, EINVAL, 500, "BadState", "%s %s is not as durpinad writes it", what, name);
 }
 
+static int finding_from_json(struct watch *watch, const json_t *json)
+{
+    int verdict, said, admin, percent;
+    json_int_t weight, maxconn;
+
+    if (json_unpack((json_t *) json, "{s:i, s:i, s:i, s:b, s:I, s:I}", "verdict", &verdict, "said",
+                    &said, "admin", &admin, "percent", &percent, "weight", &weight, "maxconn",
+                    &maxconn) < 0 ||
+        verdict < DURPINA_HEALTH_UNKNOWN || verdict > DURPINA_HEALTH_FAILED ||
+        admin < AGENT_READY || admin > AGENT_MAINT || weight < 0 || weight > INT32_MAX ||
+        maxconn < 0 || maxconn > AGENT_MAXCONN_MAX)
+        return -EINVAL;
+    watch->verdict = (enum durpina_health) verdict;
+    watch->pending = watch->pending && verdict != DURPINA_HEALTH_PASSED;
+    snprintf(watch->reason, sizeof(watch->reason), "%s", WATCH_REASON_BEFORE);
+    if (!model_monitor_is_agent(watch->monitor))
+        return 0;
+    watch->word = (struct agent_word){
+        .said = (unsigned) said & (AGENT_ADMIN | AGENT_WEIGHT | AGENT_MAXCONN),
+        .admin = (enum agent_admin) admin,
+        .is_percent = percent,
+        .weight = (uint32_t) weight,
+        .maxconn = (uint32_t) maxconn,
+    };
+    return 0;
+}
+
+/* findings: NULL is fine. */
+static int findings_from_json(struct peer *peer, const json_t *findings)
+{
+    int err = model_watch_peer(peer);
+
+    for (size_t i = 0; i < peer->n_watches && err == 0; i++) {
+        const json_t *finding = json_object_get(findings, peer->watches[i]->monitor->id);
+
+        if (finding != NULL && model_monitor_is_kept(peer->watches[i]->monitor))
+            err = finding_from_json(peer->watches[i], finding);
+    }
+    model_review_peer(peer);
+    return err;
+}
+
 static int peers_from_json(struct server *server, const json_t *addresses)
 {
     size_t n = json_array_size(addresses), index;
@@ -121,16 +197,25 @@ static int peers_from_json(struct server *server, const json_t *addresses)
     {
         const char *text = json_string_value(json_object_get(json, "address"));
         const json_t *id = json_object_get(json, "id");
+        json_int_t srv_weight = json_integer_value(json_object_get(json, "srv_weight"));
         struct peer *peer;
         struct addr addr;
 
-        if (text == NULL || !json_is_integer(id) || addr_parse(text, 0, &addr) < 0)
+        if (text == NULL || !json_is_integer(id) || addr_parse(text, 0, &addr) < 0 ||
+            srv_weight < 0 || srv_weight > UINT16_MAX)
             return -EINVAL;
         peer = model_new_peer(server, &addr);
         if (peer == NULL)
             return -ENOMEM;
         model_set_api_id(peer, (uint32_t) json_integer_value(id));
+        peer->srv_weight = (uint32_t) srv_weight;
+        peer->backup |= json_is_true(json_object_get(json, "backup"));
         server->peers[server->n_peers++] = peer;
+
+        int err = findings_from_json(peer, json_object_get(json, "monitors"));
+
+        if (err < 0)
+            return err;
     }
     if (server->n_peers == 0) {
         struct peer *peer = model_new_peer(server, NULL);
@@ -145,20 +230,23 @@ static int peers_from_json(struct server *server, const json_t *addresses)
 static int server_from_json(struct upstream *upstream, const json_t *json, struct failure *failure)
 {
     struct server_spec spec = {0};
-    const char *name;
+    const char *name, *service = NULL;
     json_int_t id, instances, changed;
-    int backup, dynamic, portless = 0;
+    int backup, dynamic, portless = 0, looked_up = 0;
     const json_t *base, *now, *addresses;
     struct server *server;
     int err;
 
-    if (json_unpack((json_t *) json, "{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o, s?b}", "id",
-                    &id, "name", &name, "backup", &backup, "dynamic", &dynamic, "instances",
+    if (json_unpack((json_t *) json, "{s:I, s:s, s:b, s:b, s:I, s:o, s:o, s:I, s:o, s?b, s?s, s?b}",
+                    "id", &id, "name", &name, "backup", &backup, "dynamic", &dynamic, "instances",
                     &instances, "base", &base, "now", &now, "changed", &changed, "addresses",
-                    &addresses, "portless", &portless) < 0)
+                    &addresses, "portless", &portless, "service", &service, "looked_up",
+                    &looked_up) < 0)
         return damaged(failure, "a server of upstream", upstream->name);
-    if (server_name_parse(name, 0, &spec, failure) < 0 || model_server(upstream, name) != NULL ||
-        strcmp(name, spec.name) != 0 || id < 0 || id >= DURPINA_NONE || !json_is_array(addresses))
+    err = service != NULL ? server_service_name_parse(name, service, &spec)
+                          : server_name_parse(name, 0, &spec, failure);
+    if (err < 0 || model_server(upstream, name) != NULL || strcmp(name, spec.name) != 0 || id < 0 ||
+        id >= DURPINA_NONE || !json_is_array(addresses))
         return damaged(failure, "server", name);
 
     spec.backup = backup;
@@ -168,6 +256,7 @@ static int server_from_json(struct upstream *upstream, const json_t *json, struc
     server->id = (uint32_t) id;
     server->dynamic = dynamic;
     server->portless = portless;
+    server->looked_up = looked_up;
     server->n_instances = (uint32_t) instances;
     server->changed = (unsigned) changed;
     err = settings_from_json(base, &server->base);
@@ -188,17 +277,18 @@ static int monitor_from_json(struct upstream *upstream, const json_t *json, stru
     struct monitor *monitor = calloc(1, sizeof(*monitor));
     const char *id, *name;
     json_t *options;
-    int err;
+    int lua = 0, err;
 
     if (monitor == NULL)
         return -ENOMEM;
-    if (json_unpack((json_t *) json, "{s:s, s:s, s:o}", "id", &id, "name", &name, "options",
-                    &options) < 0 ||
+    if (json_unpack((json_t *) json, "{s:s, s:s, s?b, s:o}", "id", &id, "name", &name, "lua", &lua,
+                    "options", &options) < 0 ||
         strlen(id) >= sizeof(monitor->id) || strlen(name) >= sizeof(monitor->name)) {
         free(monitor);
         return damaged(failure, "a monitor of upstream", upstream->name);
     }
-    err = check_parse(name, options, &monitor->check, failure);
+    err = lua ? check_parse_lua(name, upstream->name, id, options, &monitor->check, failure)
+              : check_parse(name, options, &monitor->check, failure);
     if (err < 0) {
         free(monitor);
         return err;

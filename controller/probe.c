@@ -2,37 +2,38 @@
 #include "probe.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <utlist.h>
 
-#include "failure.h"
-#include "log.h"
-#include "probe_ops.h"
-
-/* 2^32 divided by the golden ratio: multiples of it, modulo 2^32, spread evenly for any count of
- * them (Knuth, The Art of Computer Programming, volume 3, 6.4). */
-#define PHASE_STEP 2654435769U
-#define SHORTAGE_LOG_MS 60000
+#include "probe_internal.h"
 
 static const struct probe_ops *const ops_by_type[CHECK_TYPES] = {
     [CHECK_HTTP] = &probe_http_ops,
     [CHECK_TCP] = &probe_tcp_ops,
+    [CHECK_GRPC] = &probe_grpc_ops,
+    [CHECK_AGENT] = &probe_agent_ops,
+    [CHECK_HTTP_AGENT] = &probe_http_agent_ops,
+    [CHECK_LUA] = &probe_lua_ops,
 };
 
-static const struct probe_ops *probe_ops(const struct probe *probe)
+/* An address with its port, and all that is checked there. */
+struct probe_endpoint {
+    struct probe_target *targets;
+    UT_hash_handle hh; /* by name */
+    char name[];
+};
+
+const struct probe_ops *probe_ops_of(const struct probe_target *target)
 {
-    return ops_by_type[probe->check->type];
+    return ops_by_type[target->check->type];
 }
 
-static uint32_t random_u32(void)
+uint32_t probe_random(void)
 {
     uint32_t value = 0;
 
-    /* It spreads load, nothing more: without entropy 0 does. */
+    /* It parts what would else coincide, nothing more: without entropy 0 does. */
     uv_random(NULL, NULL, &value, sizeof(value), 0, NULL);
     return value;
 }
@@ -57,207 +58,169 @@ int prober_create(uv_loop_t *loop, struct prober **ret)
     prober->loop = loop;
     prober->refs = 1;
     /* Hosts that start together shall not check the same backend together. */
-    prober->phase = random_u32();
+    prober->phase = probe_random();
+    probe_pace_begin(prober);
     *ret = prober;
     return 0;
 }
 
-void prober_destroy(struct prober *prober)
+const struct prober_stats *prober_stats(const struct prober *prober)
 {
-    struct probe *probe, *next;
+    return &prober->stats;
+}
 
-    if (prober == NULL)
+/* --- targets and who shares them ------------------------------------------------------------- */
+
+static struct probe_endpoint *endpoint_get(struct prober *prober, const struct addr *addr)
+{
+    struct probe_endpoint *endpoint;
+    char name[DURPINA_NAME_SIZE];
+
+    addr_format(addr, name, sizeof(name));
+    HASH_FIND_STR(prober->endpoints, name, endpoint);
+    if (endpoint != NULL)
+        return endpoint;
+    endpoint = calloc(1, sizeof(*endpoint) + strlen(name) + 1);
+    if (endpoint == NULL)
+        return NULL;
+    strcpy(endpoint->name, name);
+    HASH_ADD_STR(prober->endpoints, name, endpoint);
+    return endpoint;
+}
+
+static void endpoint_put(struct prober *prober, struct probe_endpoint *endpoint)
+{
+    if (endpoint->targets != NULL)
         return;
-    DL_FOREACH_SAFE(prober->probes, probe, next)
+    HASH_DEL(prober->endpoints, endpoint);
+    free(endpoint);
+}
+
+static struct probe_target *target_find(const struct probe_endpoint *endpoint,
+                                        const struct check *check, const char *host)
+{
+    struct probe_target *target;
+
+    DL_FOREACH(endpoint->targets, target)
     {
-        probe_cancel(probe);
+        if (check_is_same(target->check, check) &&
+            (!check_sends_host(check) || strcmp(target->host, host) == 0))
+            return target;
     }
-    http_client_destroy(prober->http);
-    prober_unref(prober);
+    return NULL;
 }
 
-int probe_socket(int family, int *ret_fd)
+static struct probe_target *target_new(struct prober *prober, struct check *check,
+                                       const struct addr *addr, const char *host)
 {
-    const int mark = PROBE_MARK;
-    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct probe_target *target = calloc(1, sizeof(*target));
 
-    if (fd < 0)
-        return -errno;
-    /* Without the privilege there is no hook of ours to pass either. */
-    (void) setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-    *ret_fd = fd;
-    return 0;
-}
-
-static void on_timer(uv_timer_t *timer);
-
-static void run(struct probe *probe)
-{
-    probe->running = true;
-    probe->missing = "answer";
-    /* The loop's clock stands still while callbacks run; a timeout must not be cut by that. */
-    uv_update_time(probe->prober->loop);
-    uv_timer_start(&probe->timer, on_timer, probe->check->timeout_ms, 0);
-    probe_ops(probe)->start(probe);
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-    struct probe *probe = timer->data;
-
-    if (!probe->running) {
-        run(probe);
-        return;
+    if (target == NULL)
+        return NULL;
+    target->host = strdup(host);
+    if (target->host == NULL) {
+        free(target);
+        return NULL;
     }
-    probe_ops(probe)->cancel(probe);
-    probe_done(probe, PROBE_FAILED, "no %s in %u ms", probe->missing, probe->check->timeout_ms);
-}
-
-static void schedule_next(struct probe *probe)
-{
-    const uint64_t interval = probe->check->interval_ms, now = uv_now(probe->prober->loop);
-    const uint64_t jitter =
-        (uint64_t) random_u32() * ((uint64_t) probe->check->jitter_ms + 1) >> 32;
-
-    probe->due_ms += interval;
-    if (probe->due_ms < now)
-        probe->due_ms += (now - probe->due_ms + interval - 1) / interval * interval;
-    uv_timer_start(&probe->timer, on_timer, probe->due_ms + jitter - now, 0);
-}
-
-static void log_shortage(struct prober *prober, const struct probe *probe, const char *reason)
-{
-    const uint64_t now = uv_now(prober->loop);
-
-    if (prober->short_logged_ms != 0 && now - prober->short_logged_ms < SHORTAGE_LOG_MS)
-        return;
-    prober->short_logged_ms = now;
-    log_warn("cannot check %s and perhaps others, verdicts stay: %s", probe->host, reason);
-}
-
-/* Counts the result; true if a verdict follows that is not the one there was. */
-static bool judge(struct probe *probe, bool passed)
-{
-    probe->stats.checks++;
-    probe->stats.last_passed = passed;
-    if (passed) {
-        probe->fails = 0;
-        if (++probe->passes < probe->check->rise || probe->verdict == VERDICT_PASSED)
-            return false;
-        probe->verdict = VERDICT_PASSED;
-        return true;
-    }
-    probe->stats.fails++;
-    probe->passes = 0;
-    if (++probe->fails < probe->check->fall || probe->verdict == VERDICT_FAILED)
-        return false;
-    probe->verdict = VERDICT_FAILED;
-    probe->stats.unhealthy++;
-    return true;
-}
-
-void probe_done(struct probe *probe, enum probe_result result, const char *format, ...)
-{
-    char raw[PROBE_REASON_SIZE], reason[PROBE_REASON_SIZE];
-    va_list ap;
-
-    va_start(ap, format);
-    vsnprintf(raw, sizeof(raw), format, ap);
-    va_end(ap);
-    escape_text(raw, reason, sizeof(reason));
-
-    probe->running = false;
-    schedule_next(probe);
-    if (result == PROBE_UNDECIDED) {
-        log_shortage(probe->prober, probe, reason);
-        return;
-    }
-    /* Last: the callback may cancel the probe. */
-    if (judge(probe, result == PROBE_PASSED))
-        probe->cb(probe->user, probe, result == PROBE_PASSED, reason);
-}
-
-static bool is_shortage(int err)
-{
-    switch (-err) {
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-    case ENOBUFS:
-    case ENOSPC: /* epoll's limit of watches */
-    case EAGAIN:
-    case EADDRNOTAVAIL: /* no local port left */
-        return true;
-    default:
-        return false;
-    }
-}
-
-void probe_done_errno(struct probe *probe, int err)
-{
-    /* connect(2): EAGAIN is a full backlog of a unix socket, and else no local port left. */
-    if (err == -EAGAIN && probe->addr.sa.sa_family == AF_UNIX)
-        probe_done(probe, PROBE_FAILED, "listen queue is full");
-    else
-        probe_done(probe, is_shortage(err) ? PROBE_UNDECIDED : PROBE_FAILED, "%s",
-                   uv_strerror(err));
-}
-
-int probe_start(struct prober *prober, const struct check *check, const struct addr *addr,
-                const char *host, probe_verdict_cb cb, void *user, struct probe **ret)
-{
-    struct probe *probe = calloc(1, sizeof(*probe));
-    uint64_t phase;
-
-    if (probe == NULL)
-        return -ENOMEM;
-    probe->host = strdup(host);
-    if (probe->host == NULL) {
-        free(probe);
-        return -ENOMEM;
-    }
-    probe->prober = prober;
-    probe->check = check;
-    probe->addr = *addr;
-    if (check->port != 0 && addr->sa.sa_family != AF_UNIX)
-        addr_set_port(&probe->addr, (uint16_t) check->port);
-    probe->cb = cb;
-    probe->user = user;
-
+    target->prober = prober;
+    target->check = check_ref(check);
+    target->addr = *addr;
     prober_ref(prober);
-    DL_APPEND(prober->probes, probe);
-
-    phase = (uint64_t) prober->phase * check->interval_ms >> 32;
-    prober->phase += PHASE_STEP;
-    uv_update_time(prober->loop);
-    probe->due_ms = uv_now(prober->loop) + phase;
-    uv_timer_init(prober->loop, &probe->timer);
-    probe->timer.data = probe;
-    uv_timer_start(&probe->timer, on_timer, phase, 0);
-    *ret = probe;
-    return 0;
+    prober->stats.targets++;
+    probe_run_begin(target);
+    return target;
 }
 
 static void on_closed(uv_handle_t *handle)
 {
-    struct probe *probe = handle->data;
+    struct probe_target *target = handle->data;
 
-    prober_unref(probe->prober);
-    free(probe->host);
-    free(probe);
+    prober_unref(target->prober);
+    check_free(target->check);
+    free(target->host);
+    free(target);
+}
+
+static void target_end(struct probe_target *target)
+{
+    struct prober *prober = target->prober;
+
+    probe_run_end(target);
+    if (target->kept != NULL)
+        probe_ops_of(target)->forget(target);
+    DL_DELETE(target->endpoint->targets, target);
+    endpoint_put(prober, target->endpoint);
+    prober->stats.targets--;
+    uv_close((uv_handle_t *) &target->timer, on_closed);
+}
+
+int probe_start(struct prober *prober, struct check *check, const struct addr *addr,
+                const char *host, probe_report_cb cb, void *user, struct probe **ret)
+{
+    struct addr checked = *addr;
+    struct probe *probe = calloc(1, sizeof(*probe));
+    struct probe_endpoint *endpoint;
+    struct probe_target *target;
+
+    if (probe == NULL)
+        return -ENOMEM;
+    if (check->port != 0 && check->type != CHECK_LUA)
+        addr_set_port(&checked, (uint16_t) check->port);
+    endpoint = endpoint_get(prober, &checked);
+    if (endpoint == NULL) {
+        free(probe);
+        return -ENOMEM;
+    }
+    target = target_find(endpoint, check, host);
+    if (target == NULL) {
+        target = target_new(prober, check, &checked, host);
+        if (target == NULL) {
+            endpoint_put(prober, endpoint);
+            free(probe);
+            return -ENOMEM;
+        }
+        target->endpoint = endpoint;
+        DL_APPEND(endpoint->targets, target);
+    }
+    probe->target = target;
+    probe->cb = cb;
+    probe->user = user;
+    /* In front: a report that is under way is none for it. */
+    DL_PREPEND(target->probes, probe);
+    prober->stats.probes++;
+    *ret = probe;
+    return 0;
 }
 
 void probe_cancel(struct probe *probe)
 {
+    struct probe_target *target;
+
     if (probe == NULL)
         return;
-    if (probe->running)
-        probe_ops(probe)->cancel(probe);
-    DL_DELETE(probe->prober->probes, probe);
-    uv_close((uv_handle_t *) &probe->timer, on_closed);
+    target = probe->target;
+    if (target->to_report == probe)
+        target->to_report = probe->next;
+    DL_DELETE(target->probes, probe);
+    target->prober->stats.probes--;
+    free(probe);
+    if (target->probes == NULL)
+        target_end(target);
 }
 
 const struct probe_stats *probe_stats(const struct probe *probe)
 {
-    return &probe->stats;
+    return &probe->target->stats;
+}
+
+void prober_destroy(struct prober *prober)
+{
+    if (prober == NULL)
+        return;
+    /* The last probe of a target takes it along, the last target its endpoint. */
+    while (prober->endpoints != NULL)
+        probe_cancel(prober->endpoints->targets->probes);
+    http_client_destroy(prober->http);
+    probe_pace_end(prober);
+    prober_unref(prober);
 }

@@ -6,11 +6,6 @@
 
 #define CODE_FULL "UpstreamOutOfMemory"
 
-static int out_of_memory(struct failure *failure)
-{
-    return fail(failure, ENOMEM, 500, CODE_FULL, "out of memory");
-}
-
 struct durpina_table *publish_view_table(struct durpina_view *view, size_t table)
 {
     if (table == PEERS)
@@ -34,15 +29,15 @@ static void store_settings(struct durpina_peer_settings *to,
                            const struct durpina_peer_settings *from)
 {
     DURPINA_STORE(&to->state, from->state);
-    DURPINA_STORE(&to->weight, from->weight);
     DURPINA_STORE(&to->admin, from->admin);
     DURPINA_STORE(&to->health, from->health);
+    DURPINA_STORE(&to->derived, from->derived);
+    DURPINA_STORE(&to->weight, from->weight);
     DURPINA_STORE(&to->initial_weight, from->initial_weight);
     DURPINA_STORE(&to->max_fails, from->max_fails);
     DURPINA_STORE(&to->fail_timeout_ms, from->fail_timeout_ms);
     DURPINA_STORE(&to->max_conns, from->max_conns);
     DURPINA_STORE(&to->slow_start_ms, from->slow_start_ms);
-    DURPINA_STORE(&to->reserved, 0);
 }
 
 static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word)
@@ -186,14 +181,14 @@ static int prepare(struct publish *publish, struct upstream *upstream, struct pe
     int err;
 
     if (p == NULL)
-        return out_of_memory(failure);
+        return fail_memory(failure);
     *p = (struct publication){.publish = publish, .upstream = upstream, .now_ms = now_ms};
 
     /* What a former controller or nobody has published is published in full. */
     if (upstream->id == DURPINA_NONE || publish->records[upstream->id].placed == NULL)
         peers = NULL;
     if (publish_list_entries(p, peers, n_peers) < 0) {
-        err = out_of_memory(failure);
+        err = fail_memory(failure);
         goto abort;
     }
     if (upstream->id == DURPINA_NONE) {
@@ -228,7 +223,7 @@ static int prepare(struct publish *publish, struct upstream *upstream, struct pe
                    "in durpinad.conf",
                    upstream->name, arena_used(publish->arena), state->n_slots);
     else if (err < 0)
-        err = out_of_memory(failure);
+        err = fail_memory(failure);
     if (err < 0)
         goto abort;
     *ret = p;

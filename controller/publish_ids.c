@@ -111,10 +111,9 @@ void publish_write_identity(struct publish *publish, const struct upstream *upst
             memcpy(record->addr_be, &peer->addr.in6.sin6_addr, sizeof(record->addr_be));
         addr_format(&peer->addr, record->address, sizeof(record->address));
     }
-    record->address_len = (uint16_t) strlen(record->address);
     record->upstream = upstream->id;
     record->server = server->id;
-    record->tier = server->backup ? DURPINA_TIER_BACKUP : DURPINA_TIER_PRIMARY;
+    record->tier = peer->backup ? DURPINA_TIER_BACKUP : DURPINA_TIER_PRIMARY;
 
     /* A finish of the last owner that comes this late finds a generation that is not its own. */
     DURPINA_STORE(&counters->generation, 0);

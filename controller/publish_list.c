@@ -12,13 +12,14 @@ static struct durpina_peer_settings settings_of(const struct peer *peer)
 
     return (struct durpina_peer_settings){
         .state = model_peer_state(peer),
-        .weight = server->now.weight,
+        .weight = (uint16_t) model_peer_weight(peer),
         .admin = server->now.admin,
         .health = peer->health,
-        .initial_weight = server->base.weight,
+        .derived = model_peer_derived(peer),
+        .initial_weight = (uint16_t) model_peer_initial_weight(peer),
         .max_fails = server->now.max_fails,
         .fail_timeout_ms = server->now.fail_timeout_ms,
-        .max_conns = server->now.max_conns,
+        .max_conns = model_peer_max_conns(peer),
         .slow_start_ms = server->now.slow_start_ms,
     };
 }
@@ -61,7 +62,7 @@ static struct placed place(const struct entry *entry, uint64_t hash)
         .hash = hash,
         .id = peer->id,
         .weight = entry->settings.weight,
-        .tier = peer->server->backup,
+        .tier = peer->backup,
         .up = entry->settings.state == DURPINA_PEER_UP,
         .hashed = peer->resolved && entry->settings.weight != 0,
         .portless = peer->server->portless,

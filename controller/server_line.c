@@ -186,6 +186,64 @@ int server_name_parse(const char *text, uint16_t default_port, struct server_spe
     return 0;
 }
 
+/* A row of labels; the first dot would begin the name, the last end it. */
+static bool is_service(const char *service)
+{
+    return is_host_name(service) && strlen(service) < SERVER_SERVICE_SIZE &&
+           service[strlen(service) - 1] != '.' && strstr(service, "..") == NULL;
+}
+
+int server_set_service(struct server_spec *spec, const char *service, struct failure *failure)
+{
+    bool in_full = strchr(service, '.') != NULL;
+    char name[DURPINA_NAME_SIZE], kept[SERVER_SERVICE_SIZE] = "";
+    struct addr addr;
+    int len;
+
+    if (!is_service(service))
+        return fail(failure, EINVAL, 400, "UpstreamConfFormatError",
+                    "service \"%.80s\" is no name like http or _http._tcp of at most %d bytes",
+                    service, SERVER_SERVICE_SIZE - 1);
+    if (!spec->portless || addr_parse(spec->name, 0, &addr) == 0)
+        return bad_address(failure, spec->name,
+                           "with a service it is a host name without a port: SRV records tell it");
+    len = snprintf(name, sizeof(name), in_full ? "%s.%s" : "_%s._tcp.%s", service, spec->host);
+    if (len >= (int) sizeof(name))
+        return bad_address(failure, spec->name, "too long with the service");
+    strcpy(kept, service);
+    memcpy(spec->name, name, sizeof(name));
+    memcpy(spec->service, kept, sizeof(kept));
+    spec->port = 0;
+    spec->portless = false;
+    spec->set |= SERVER_SET_SERVICE;
+    return 0;
+}
+
+int server_service_name_parse(const char *name, const char *service, struct server_spec *ret)
+{
+    char prefix[SERVER_SERVICE_SIZE + sizeof("_._tcp")];
+    struct server_spec spec = {0};
+    struct failure failure;
+    size_t len = 0;
+
+    /* Two labels, and the rest is the host: whatever it was, the name is the same again. */
+    if (service[0] == '\0') {
+        for (int dots = 0; name[len] != '\0' && (dots += name[len] == '.') < 2;)
+            len++;
+        snprintf(prefix, sizeof(prefix), "%.*s", (int) len, name);
+        service = prefix;
+    } else {
+        len = (size_t) snprintf(prefix, sizeof(prefix),
+                                strchr(service, '.') != NULL ? "%s" : "_%s._tcp", service);
+    }
+    if (len >= sizeof(prefix) || strncmp(name, prefix, len) != 0 || name[len] != '.' ||
+        server_name_parse(name + len + 1, 0, &spec, &failure) < 0 ||
+        server_set_service(&spec, service, &failure) < 0 || strcmp(spec.name, name) != 0)
+        return -EINVAL;
+    *ret = spec;
+    return 0;
+}
+
 struct parameter;
 
 /* value: what stands behind '=', NULL for a flag. Returns -EINVAL or -ERANGE. */
@@ -241,6 +299,27 @@ static int set_backup(const struct parameter *parameter, const char *value,
     return 0;
 }
 
+/* What it makes of the name waits for the whole line. */
+static int set_service(const struct parameter *parameter, const char *value,
+                       struct server_spec *spec)
+{
+    (void) parameter;
+    if (value[0] == '\0' || strlen(value) >= sizeof(spec->service))
+        return -EINVAL;
+    strcpy(spec->service, value);
+    return 0;
+}
+
+/* A word of nginx's: names are looked up again here without it. */
+static int set_resolve(const struct parameter *parameter, const char *value,
+                       struct server_spec *spec)
+{
+    (void) parameter;
+    (void) value;
+    (void) spec;
+    return 0;
+}
+
 #define SETTING(field) offsetof(struct server_settings, field)
 
 static const struct parameter parameters[] = {
@@ -257,12 +336,15 @@ static const struct parameter parameters[] = {
     {"backup", false, SERVER_SET_BACKUP, NULL, NULL, 0, 0, 0, set_backup},
     {"down", false, SERVER_SET_ADMIN, NULL, NULL, 0, 0, 0, set_admin},
     {"drain", false, SERVER_SET_ADMIN, NULL, NULL, 0, 0, 0, set_admin},
+    {"service", true, SERVER_SET_SERVICE, "UpstreamConfFormatError",
+     "a name like http or _http._tcp of at most 63 bytes", 0, 0, 0, set_service},
+    {"resolve", false, SERVER_SET_RESOLVE, NULL, NULL, 0, 0, 0, set_resolve},
 };
 #define N_PARAMETERS (sizeof(parameters) / sizeof(parameters[0]))
 
 static int unknown_parameter(const char *word, struct failure *failure)
 {
-    char known[128];
+    char known[160];
     size_t at = 0;
 
     for (size_t i = 0; i < N_PARAMETERS; i++)
@@ -308,6 +390,8 @@ int server_line_parse(const char *line, uint16_t default_port, struct server_spe
     err = server_name_parse(words[0], default_port, &spec, failure);
     for (size_t i = 1; i < n && err == 0; i++)
         err = parse_parameter(words[i], &spec, failure);
+    if (err == 0 && spec.service[0] != '\0')
+        err = server_set_service(&spec, spec.service, failure);
     nginx_conf_free_words(words);
     if (err == 0)
         *ret = spec;

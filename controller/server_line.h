@@ -24,6 +24,8 @@ enum server_set {
     SERVER_SET_ADMIN = 1 << 5, /* down, drain, state */
     SERVER_SET_BACKUP = 1 << 6,
     SERVER_SET_NAME = 1 << 7,
+    SERVER_SET_SERVICE = 1 << 8,
+    SERVER_SET_RESOLVE = 1 << 9,
 };
 
 struct server_settings {
@@ -32,17 +34,21 @@ struct server_settings {
     uint32_t max_fails; /* 0: failures are not counted */
     uint32_t fail_timeout_ms;
     uint32_t slow_start_ms;
-    enum durpina_admin admin;
+    uint32_t admin; /* enum durpina_admin */
 };
 
 /* nginx's defaults: weight 1, max_fails 1, fail_timeout 10 s. */
 extern const struct server_settings server_settings_default;
 
+#define SERVER_SERVICE_SIZE 64
+
 struct server_spec {
-    char name[DURPINA_NAME_SIZE]; /* "host:port", "[IPv6]:port", "unix:/path" */
+    char name[DURPINA_NAME_SIZE]; /* "host:port", "[IPv6]:port", "unix:/path", or the name that SRV
+                                     records are under */
     char host[DURPINA_NAME_SIZE]; /* without port and brackets; "unix:/path" */
-    uint16_t port;                /* 0 for unix */
+    uint16_t port;                /* 0 for unix and SRV records */
     bool portless;                /* it was not written: port is the default one */
+    char service[SERVER_SERVICE_SIZE]; /* as it was written; "": no SRV records are asked for */
     bool backup;
     struct server_settings settings;
     unsigned set;           /* enum server_set */
@@ -58,8 +64,19 @@ void server_spec_clear(struct server_spec *spec);
 int server_name_parse(const char *text, uint16_t default_port, struct server_spec *ret,
                       struct failure *failure);
 
+/*
+ * Makes the spec, whose name has been parsed, one of the SRV records of a service of its host:
+ * "http" is _http._tcp.HOST, one with dots stands before the host as it is. service may be
+ * spec->service. -EINVAL, and the name is as it was: the host is none or has a port, or the service
+ * is no such name.
+ */
+int server_set_service(struct server_spec *spec, const char *service, struct failure *failure);
+/* Back from the name of such a server. service "": as good as any. -EINVAL: they do not match. */
+int server_service_name_parse(const char *name, const char *service, struct server_spec *ret);
+
 /* "localhost:8080 weight=5 fail_timeout=10s backup"; also max_conns, max_fails, slow_start, down,
- * drain. An unknown or repeated word is an error. -EINVAL with the code of the culprit. */
+ * drain, service, resolve. An unknown or repeated word is an error. -EINVAL with the code of the
+ * culprit. */
 int server_line_parse(const char *line, uint16_t default_port, struct server_spec *ret,
                       struct failure *failure);
 
