@@ -120,6 +120,15 @@ local function boolean(value)
     return value
 end
 
+-- "http", "_http._tcp": what stands before a host where its SRV records are.
+local function service(value)
+    if type(value) ~= "string" or not value:find("^[%w_-][%w_.-]*$") or #value > 63
+       or value:find("..", 1, true) or value:find("%.$") then
+        return nil, shown(value) .. " is no service such as http or _http._tcp"
+    end
+    return value
+end
+
 -- Settings of a server: their parsers for both forms; flag: a word without value in a line.
 local SETTINGS = {
     weight = { parse = integer_to(_M.WEIGHT_MAX) },
@@ -130,6 +139,8 @@ local SETTINGS = {
     backup = { parse = boolean, flag = true },
     down = { parse = boolean, flag = true },
     drain = { parse = boolean, flag = true },
+    service = { parse = service },
+    resolve = { parse = boolean, flag = true }, -- nginx's word for what is done anyway
 }
 
 local function set(server, word, value, parsed_as)
@@ -144,8 +155,20 @@ local function set(server, word, value, parsed_as)
     return true
 end
 
+-- SRV records tell the port of a service: its server is named by the host alone.
+local function name_service(server, host)
+    if not server.service then
+        return server
+    end
+    if server.name == host or not server.name:find("^[^%[]*%a[^%[]*:%d+$") then
+        return nil, shown(host) .. " with a service must be a host name without a port"
+    end
+    server.name = host
+    return server
+end
+
 local function server_of_line(line, default_port)
-    local server, words = {}, 0
+    local server, words, host = {}, 0, nil
     for word in line:gmatch("%S+") do
         words = words + 1
         if words == 1 then
@@ -153,7 +176,7 @@ local function server_of_line(line, default_port)
             if not name then
                 return nil, err
             end
-            server.name = name
+            server.name, host = name, word
         else
             local key, value = word:match("^([%w_]+)=(.*)$")
             key = key or word
@@ -173,7 +196,7 @@ local function server_of_line(line, default_port)
     if words == 0 then
         return nil, "an empty string names no server"
     end
-    return server
+    return name_service(server, host)
 end
 
 -- The name of a server in table form: `name`, `host` + `port` or `address` + `port`.
@@ -243,12 +266,12 @@ local function server_of_table(t, default_port)
             return nil, "unknown setting " .. shown(key)
         end
     end
-    return server
+    return name_service(server, t.port == nil and (t.name or t.host) or name)
 end
 
 -- A server as `add_peer` takes it: nginx's `server` syntax or a table. Returns a table with `name`
--- ("host:port") and the settings that are given: weight, max_conns, max_fails, backup, down,
--- drain, and fail_timeout and slow_start in milliseconds.
+-- ("host:port", or the host of a service) and the settings that are given: service, weight,
+-- max_conns, max_fails, backup, down, drain, and fail_timeout and slow_start in milliseconds.
 function _M.server(spec, default_port)
     if type(spec) == "string" then
         return server_of_line(spec, default_port)

@@ -8,6 +8,7 @@ local parse = require "durpina.parse"
 local control = require "durpina.control"
 local Peer = require "durpina.peer"
 local Monitor = require "durpina.monitor"
+local runner = require "durpina.runner"
 
 local ngx = ngx
 local type, tostring, error, ipairs = type, tostring, error, ipairs
@@ -93,6 +94,14 @@ function methods:get_peer(name)
     return nil
 end
 
+-- Private: the peer of this name, as far as this address of it goes; nil if it is gone.
+function methods:_peer_at(name, address)
+    local server = self:_server(name)
+    if server then
+        return server.ids[2] and Peer._new(self, name, address) or peer_object(self, name)
+    end
+end
+
 -- Private: peers of one tier.
 function methods:_tier(backup)
     local peers = {}
@@ -125,8 +134,9 @@ function methods:add_peer(spec)
     if not server then
         return nil, err
     end
-    local body = { server = server.name, weight = server.weight, max_conns = server.max_conns,
-                   max_fails = server.max_fails, backup = server.backup, down = server.down,
+    local body = { server = server.name, service = server.service, weight = server.weight,
+                   max_conns = server.max_conns, max_fails = server.max_fails,
+                   backup = server.backup, down = server.down,
                    drain = server.drain,
                    fail_timeout = server.fail_timeout and server.fail_timeout .. "ms",
                    slow_start = server.slow_start and server.slow_start .. "ms" }
@@ -173,11 +183,11 @@ local function is_misuse(status, code)
 end
 
 function methods:add_monitor(name, opts)
-    local id, options = Monitor.options(name, opts, 3)
+    local request = Monitor._request(name, opts, 3)
     local path = { "durpina", "upstreams", self.name, "monitors" }
-    local ok, err, status, code = call(self, "POST", path,
-                                       { id = id, name = name, options = options })
+    local ok, err, status, code = call(self, "POST", path, request)
     if ok then
+        runner.start()
         return true
     end
     if is_misuse(status, code) then
@@ -211,17 +221,34 @@ function methods:unmonitor()
     return set_monitoring(self, false)
 end
 
--- The monitors as the controller lists them: an array of { id, name }; or nil and why not.
-local function monitors_of(self)
-    local status, answer = call(self, "GET", { "durpina", "upstreams", self.name, "monitors" })
+-- The monitors or peers as the controller lists them; or nil and why not.
+local function list_of(self, what)
+    local status, answer = call(self, "GET", { "durpina", "upstreams", self.name, what })
     if not status then
         return nil, answer
     end
     local ok, list = pcall(control.json.decode, answer)
     if not ok or type(list) ~= "table" then
-        return nil, "the controller's list of monitors is not JSON"
+        return nil, "the controller's list of " .. what .. " is not JSON"
     end
     return list
+end
+
+-- What is known of the addresses of each peer, by its name: { [name] = { { address, state, reason,
+-- monitors, transitions }, ... } }, without those of which there is nothing to tell.
+local function health_of(list)
+    local health = {}
+    for _, peer in ipairs(list) do
+        local monitors, transitions = peer.monitors, peer.transitions
+        if peer.reason or monitors[1] or transitions[1] then
+            local told = health[peer.name] or {}
+            told[#told + 1] = { address = peer.server, state = peer.state, reason = peer.reason,
+                                monitors = monitors[1] and monitors,
+                                transitions = transitions[1] and transitions }
+            health[peer.name] = told
+        end
+    end
+    return health
 end
 
 -- Writes an array of objects with their keys in this order, as Durpina indented it.
@@ -239,31 +266,32 @@ local function array(objects, keys)
     return "[" .. table.concat(written, ",") .. "]"
 end
 
-local function described(peers)
+local function described(peers, health)
     local objects = {}
     for i, peer in ipairs(peers) do
         local addresses = peer:_addresses()
         objects[i] = { name = peer.name, address = peer:get_address() or "?",
                        weight = peer:get_weight() or 0, state = peer:_state(),
-                       addresses = addresses[2] and addresses }
+                       addresses = addresses[2] and addresses, health = health[peer.name] }
     end
-    return array(objects, { "name", "address", "weight", "state", "addresses" })
+    return array(objects, { "name", "address", "weight", "state", "addresses", "health" })
 end
 
 -- What is known of the upstream as JSON for people and scripts. Works without the controller too,
 -- but then it lists the monitors that this worker saw last, and says so.
 function methods:info()
-    local monitors, err = monitors_of(self)
+    local monitors, err = list_of(self, "monitors")
     self._monitors = monitors or self._monitors
+    local health = health_of(monitors and list_of(self, "peers") or {})
     local lines = {
         '  "name":' .. encode(self.name),
         '  "revision":' .. (self.revision or 0),
-        '  "peers":' .. described(self:get_peers()),
+        '  "peers":' .. described(self:get_peers(), health),
         '  "monitors":' .. array(self._monitors, { "id", "name" }),
     }
     local backups = self:_tier(true)
     if backups[1] then
-        lines[#lines + 1] = '  "backups":' .. described(backups)
+        lines[#lines + 1] = '  "backups":' .. described(backups, health)
     end
     if err then
         lines[#lines + 1] = '  "monitors_unknown":' .. encode(err)
@@ -393,6 +421,8 @@ function Upstream.init(shdict, options)
         end
         default_port = port
     end
+    runner.use(shdict)
+    runner.start()
     if options.resolver ~= nil then
         local ok, err = set_resolver(options.resolver, 3)
         -- Traffic needs no resolver: names that are known keep their addresses.
