@@ -48,12 +48,16 @@ struct cell {
 
 static const struct durpina_tried nobody;
 
-static const struct durpina_sample sample = {.status = STATUS_OK,
-                                             .connect_ms = DURPINA_NO_TIME,
-                                             .header_ms = 1,
-                                             .response_ms = 1,
-                                             .sent = 200,
-                                             .received = 1000};
+/* Times that vary: a sample like all others would change no mean. */
+static struct durpina_sample sample_of(size_t i)
+{
+    return (struct durpina_sample){.status = STATUS_OK,
+                                   .connect_ms = DURPINA_NO_TIME,
+                                   .header_ms = i & 1,
+                                   .response_ms = 1 + (i & 1),
+                                   .sent = 200,
+                                   .received = 1000};
+}
 
 static uint64_t now_ms(void)
 {
@@ -95,8 +99,11 @@ static double measure_picks(const struct durpina_maps *maps, const struct bench_
             pick_once(maps, upstream, &request, &picks[i]);
         }
         spent += bench_cpu_ns() - start;
-        for (size_t i = 0; i < BATCH; i++)
+        for (size_t i = 0; i < BATCH; i++) {
+            const struct durpina_sample sample = sample_of(i);
+
             durpina_finish(maps, &picks[i], DURPINA_OUTCOME_SUCCESS, &sample, request.now_ms);
+        }
     }
     return (double) spent / (BATCHES * BATCH);
 }
@@ -113,6 +120,8 @@ static double measure_whole(const struct durpina_maps *maps, const struct bench_
         struct durpina_request request = request_for(algorithm, entry);
 
         for (size_t i = 0; i < BATCH; i++) {
+            const struct durpina_sample sample = sample_of(i);
+
             request.hash = durpina_mix(++key);
             pick_once(maps, upstream, &request, &pick);
             durpina_finish(maps, &pick, DURPINA_OUTCOME_SUCCESS, &sample, request.now_ms);

@@ -25,7 +25,14 @@ def targets: [
     ["storm", {}, "torn", "<=", 0],
     ["storm", {}, "invalid", "<=", 0],
     ["storm", {}, "p999_ns", "<=", 2000],
-    ["memory", {}, "bytes_per_peer", "<=", 512]
+    ["memory", {}, "bytes_per_peer", "<=", 512],
+    ["checks", {}, "cores", "<=", 0.6],
+    ["checks", {}, "late_percent", "<=", 1],
+    ["checks", {}, "undecided", "<=", 0],
+    ["checks", {}, "most_to_mean", "<=", 3],
+    ["checks", {}, "resident_mb", "<=", 64],
+    ["checks", {}, "out_ms", "<=", 1550],
+    ["checks", {}, "back_ms", "<=", 1050]
 ];
 
 def matches($where): . as $row |

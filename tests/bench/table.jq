@@ -65,5 +65,8 @@ part("storm"; "Changes against two picking processes";
             "p50_ns", "p99_ns", "p999_ns"])),
 part("memory"; "Memory of the maps, 10,000 peers";
     by_row(["weights", "records", "slots", "bytes_per_peer"])),
+part("checks"; "Checks of plain HTTP, one a second for each peer, beside them a peer that dies";
+    by_row(["peers", "checks_per_s", "cores", "us_per_check", "late_percent", "undecided",
+            "most_to_mean", "resident_mb", "out_ms", "back_ms"])),
 "",
 ([.[] | arrays | .[].targets[]] | "\(map(select(.met)) | length) of \(length) targets met")

@@ -281,9 +281,9 @@ static inline int listen_on(struct sockaddr_in *addr)
 static inline int add_monitor(const char *id, const char *type, const char *options, bool *created)
 {
     json_t *json = json_loads(options, 0, NULL);
+    const struct monitor_spec spec = {.id = id, .name = type, .options = json};
     const struct monitor *monitor;
-    int err =
-        engine_add_monitor(scene.engine, "foo", id, type, json, created, &monitor, &scene.failure);
+    int err = engine_add_monitor(scene.engine, "foo", &spec, created, &monitor, &scene.failure);
 
     json_decref(json);
     return err;

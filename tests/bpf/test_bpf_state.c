@@ -127,12 +127,12 @@ static void pins_are_adopted_with_what_they_hold(void **state)
     struct bpf_state s = open_pins();
 
     (void) state;
-    s.counters[7].requests = 42;
+    s.counters[7].unanswered = 42;
     s.inflight[1].owner.pid = 43;
     bpf_state_close(&s);
     s = open_pins();
     assert_true(s.adopted);
-    assert_int_equal(s.counters[7].requests, 42);
+    assert_int_equal(s.counters[7].unanswered, 42);
     assert_int_equal(s.inflight[1].owner.pid, 43);
     assert_int_equal(bpf_state_maps(&s).n_inflight, 2);
     assert_ptr_equal(bpf_state_maps(&s).inflight, s.inflight);
@@ -201,7 +201,7 @@ static void other_layout_and_version_are_refused(void **state)
     s = open_pins();
     s.meta->abi_major++;
     bpf_state_close(&s);
-    assert_refused(-EINVAL, "ABI 3.");
+    assert_refused(-EINVAL, "ABI 4.");
     pins_remove(&pins);
 
     s = open_pins();
@@ -318,13 +318,13 @@ static void stage_that_became_the_pins_meanwhile_is_adopted(void **state)
             inotify_add_watch(watch, pins.stage, IN_OPEN) < 0 || write(ready[1], "", 1) != 1 ||
             read(watch, event, sizeof(event)) <= 0 || rename(pins.stage, pins.dir) < 0)
             _exit(1);
-        s.counters[7].requests = 42;
+        s.counters[7].unanswered = 42;
         _exit(0);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
     s = open_pins();
     assert_true(s.adopted);
-    assert_int_equal(s.counters[7].requests, 42);
+    assert_int_equal(s.counters[7].unanswered, 42);
     bpf_state_close(&s);
     close(ready[0]);
     close(ready[1]);

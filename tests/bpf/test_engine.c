@@ -359,11 +359,11 @@ static void name_with_two_addresses_is_one_server_with_two_peers(void **state)
     assert_int_equal(record(s->peers[1])->server, s->id);
 
     id = s->peers[1]->id;
-    scene.maps.counters[id].requests = 42;
+    scene.maps.counters[id].unanswered = 42;
     register_localhost(LINES("127.0.0.2:8080", "[::1]:8080"), 2);
     assert_int_equal(s->n_peers, 2);
     assert_int_equal(s->peers[1]->id, id); /* who stays keeps id and counters */
-    assert_int_equal(scene.maps.counters[id].requests, 42);
+    assert_int_equal(scene.maps.counters[id].unanswered, 42);
     assert_string_equal(record(s->peers[0])->address, "127.0.0.2:8080");
 }
 
@@ -381,28 +381,6 @@ static void name_without_address_waits_for_its_lookup(void **state)
     AWAIT(s->peers[0]->resolved);
     assert_int_equal(published(s->peers[0]).state, DURPINA_PEER_UP);
     assert_int_equal(addr_port(&s->peers[0]->addr), 8080);
-}
-
-static void failed_lookup_keeps_what_there_was_and_is_tried_again(void **state)
-{
-    const struct server *s, *again;
-
-    (void) state;
-    /* Nobody listens there: refused at once. */
-    OK(engine_set_resolver(scene.engine, LINES("127.0.0.1:9"), 1, &scene.failure));
-    OK(engine_create_upstream(scene.engine, "foo", &scene.failure));
-    OK(add("foo", "peer.invalid:80"));
-    s = server("foo", "peer.invalid:80");
-    AWAIT(s->lookup_at_ms != 0);
-    assert_false(s->peers[0]->resolved);
-    AWAIT(s->lookup_at_ms == 0 && s->lookup != NULL);
-
-    register_localhost(LINES("127.0.0.9:8080"), 1);
-    s = server("foo", "localhost:8080");
-    OK(engine_resolve_server(scene.engine, "foo", s->id, &again, &scene.failure));
-    assert_ptr_equal(again, s);
-    AWAIT(s->lookup == NULL);
-    assert_string_not_equal(record(s->peers[0])->address, "127.0.0.9:8080");
 }
 
 int main(void)
@@ -427,7 +405,6 @@ int main(void)
         TEST(renamed_server_keeps_its_id_and_settings),
         TEST(name_with_two_addresses_is_one_server_with_two_peers),
         TEST(name_without_address_waits_for_its_lookup),
-        TEST(failed_lookup_keeps_what_there_was_and_is_tried_again),
     };
 
     log_set_level(LOG_LEVEL_ERROR);

@@ -52,7 +52,7 @@ static void paused_monitors_have_no_verdict(void **state)
     AWAIT(published(peer).state == DURPINA_PEER_UNHEALTHY);
     OK(engine_set_monitoring(scene.engine, "foo", false, &scene.failure));
     assert_int_equal(published(peer).state, DURPINA_PEER_UP);
-    assert_null(peer->probes[0]);
+    assert_null(peer->watches[0]->probe);
     OK(engine_set_monitoring(scene.engine, "foo", true, &scene.failure));
     AWAIT(published(peer).state == DURPINA_PEER_UNHEALTHY);
 }
@@ -87,10 +87,10 @@ static void monitor_of_failing_peers_checks_those_only(void **state)
     OK(add_monitor("m", "tcp", "{\"interval\": 0.02, \"peers\": \"failing\"}", &created));
     good = server("foo", "10.0.0.1:80")->peers[0];
     bad = server("foo", "127.0.0.1:9")->peers[0];
-    assert_null(bad->probes[0]);
+    assert_null(bad->watches[0]->probe);
     durpina_add_fail(&scene.maps.counters[bad->id], 5, 3600 * 1000, 0, uv_hrtime() / 1000000);
-    AWAIT(bad->probes[0] != NULL);
-    assert_null(good->probes[0]);
+    AWAIT(bad->watches[0]->probe != NULL);
+    assert_null(good->watches[0]->probe);
 }
 
 /* Defect 14: adding a monitor again failed in workers 2 to N. */

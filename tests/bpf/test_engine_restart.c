@@ -22,7 +22,7 @@ static void restart_keeps_ids_counters_weights_and_states(void **state)
     id = peer->id;
     generation = peer->generation;
     server_id = peer->server->id;
-    scene.maps.counters[id].requests = 42;
+    scene.maps.counters[id].unanswered = 42;
     scene.maps.counters[id].active = 2;
     revision = upstream("foo")->revision;
 
@@ -32,7 +32,7 @@ static void restart_keeps_ids_counters_weights_and_states(void **state)
     assert_int_equal(peer->id, id);
     assert_int_equal(peer->generation, generation);
     assert_int_equal(peer->server->id, server_id);
-    assert_int_equal(scene.maps.counters[id].requests, 42);
+    assert_int_equal(scene.maps.counters[id].unanswered, 42);
     assert_int_equal(scene.maps.counters[id].active, 2);
     assert_true(upstream("foo")->revision >= revision);
     assert_int_equal(published_of("foo", "10.0.0.1:80").weight, 7);

@@ -73,7 +73,7 @@ static uint64_t requests(void)
     uint64_t sum = 0;
 
     for (int peer = 0; peer < SCENE_PEERS; peer++)
-        sum += DURPINA_LOAD(&maps.counters[peer].requests);
+        sum += durpina_requests(&maps.counters[peer]);
     return sum;
 }
 

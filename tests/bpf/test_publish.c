@@ -35,6 +35,19 @@ static void published_peers_are_picked_by_weight_and_read_as_text(void **state)
     assert_string_equal(maps.peers[2].address, "unix:");
 }
 
+static void longest_address_is_kept_whole(void **state)
+{
+    static const char longest[] = "[1111:2222:3333:4444:5555:6666:7777:8888]:65535";
+    struct upstream *foo = model_add_upstream(&model, "foo");
+
+    (void) state;
+    open_maps(2, 10, 4096);
+    add_server(foo, longest);
+    put_in_force(foo, T0);
+    assert_int_equal(sizeof(longest), DURPINA_ADDRESS_SIZE);
+    assert_string_equal(maps.peers[0].address, longest);
+}
+
 static void state_of_a_peer_changes_its_schedule_and_no_key_of_others(void **state)
 {
     struct upstream *foo = model_add_upstream(&model, "foo");
@@ -254,7 +267,7 @@ static void freed_id_waits_for_grace_and_for_its_last_request(void **state) /* P
     assert_int_equal(foo->servers->peers[0]->id, 0);
     assert_int_equal(maps.peers[0].generation, generation + 1);
     assert_int_equal(maps.counters[0].generation, generation + 1);
-    assert_int_equal(maps.counters[0].requests, 0);
+    assert_int_equal(durpina_requests(&maps.counters[0]), 0);
     assert_string_equal(maps.peers[0].name, "10.0.0.2:80");
     finish(&late); /* of an owner that is gone */
     assert_int_equal(maps.counters[0].active, 0);
@@ -408,6 +421,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(published_peers_are_picked_by_weight_and_read_as_text),
+        TEST(longest_address_is_kept_whole),
         TEST(state_of_a_peer_changes_its_schedule_and_no_key_of_others),
         TEST(prepared_publication_is_not_seen_and_can_be_taken_back),
         TEST(full_map_refuses_one_request_and_changes_nothing),

@@ -47,7 +47,7 @@ answer=$(api POST $SERVERS '{"server":"127.0.0.1:8080","weight":"5","fail_timeou
 like "a_new_server_is_answered_201" "$answer" "HTTP/1.1 201"
 like "a_new_server_has_a_location" "$answer" "Location: $SERVERS/0"
 is "a_server_object_has_these_fields" "$(tail -n 1 <<<"$answer")" \
-    '{"id":0,"server":"127.0.0.1:8080","weight":5,"max_conns":0,"max_fails":1,"fail_timeout":"15s","slow_start":"0s","route":"","backup":false,"down":false,"drain":false,"initial_weight":5,"state":"up","origin":"dynamic"}'
+    '{"id":0,"server":"127.0.0.1:8080","weight":5,"max_conns":0,"max_fails":1,"fail_timeout":"15s","slow_start":"0s","route":"","backup":false,"down":false,"drain":false,"initial_weight":5,"operator":"up","state":"up","origin":"dynamic"}'
 equal='{"server":"127.0.0.1:8080","weight":5,"fail_timeout":"15s"}'
 is "the_same_server_again_is_fine_and_otherwise_not" "$(api_code POST $SERVERS "$equal") $(
     api_code POST $SERVERS "${equal/5/6}") $(api GET $SERVERS | jq length)" "200 409 1"
@@ -102,7 +102,7 @@ is "delete_answers_what_remains" "$(api DELETE $SERVERS/"$id" | jq -c '[.[].serv
 
 # --- monitors, resolver --------------------------------------------------------------------------
 
-monitor='{"id":"m","name":"tcp","options":{"port":"1","interval":"1h"}}'
+monitor='{"id":"m","name":"tcp","lua":false,"options":{"port":"1","interval":"1h"}}'
 is "a_monitor_is_added" "$(api_code POST $OURS/foo/monitors "$monitor")" 201
 is "the_same_monitor_again_is_fine" "$(api_code POST $OURS/foo/monitors "$monitor")" 200
 is "the_same_id_otherwise_is_not" \

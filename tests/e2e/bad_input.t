@@ -69,7 +69,7 @@ method_of_a_list|PUT|SERVERS|405|MethodDisabled||{}
 upstream_name_with_a_slash|POST|/api/9/durpina/upstreams|400|UpstreamBadName||{"name":"a/b"}
 upstream_exists|POST|/api/9/durpina/upstreams|409|EntryExists|foo|{"name":"foo"}
 unknown_monitor|POST|/api/9/durpina/upstreams/foo/monitors|400|MonitorBadOptions|ping|{"id":"m","name":"ping","options":{}}
-monitor_of_a_later_release|POST|/api/9/durpina/upstreams/foo/monitors|400|MonitorBadOptions|grpc|{"id":"m","name":"grpc","options":{}}
+monitor_with_a_broken_expression|POST|/api/9/durpina/upstreams/foo/monitors|400|MonitorBadOptions|match_body|{"id":"m","name":"http","options":{"match_body":"("}}
 unknown_option_of_a_monitor|POST|/api/9/durpina/upstreams/foo/monitors|400|MonitorBadOptions|utl|{"id":"m","name":"http","options":{"utl":"/"}}
 bad_resolver|PUT|/api/9/durpina/resolver|400|BadResolver|nowhere|{"servers":["nowhere"]}
 END

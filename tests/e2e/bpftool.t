@@ -35,5 +35,5 @@ is "upstreams_have_names" \
 tally 10 1 "http://127.0.0.1:$port/" >"$T/picked"
 is "counters_count" \
     "$(bpftool -j map dump pinned "$PIN/counters" |
-        jq '[.[].formatted.value.requests] | add')" 10
+        jq '[.[].formatted.value | .responses[], .unanswered] | add')" 10
 done_testing

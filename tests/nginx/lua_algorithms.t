@@ -140,7 +140,7 @@ done
 is "nobody_available_is_502_at_once" "$(status "$url/up/nobody/")$(tail -n 1 "$T/front.access")" \
     "502nobody|502|502"
 like "latencies_are_told" "$(lua "local s = Upstream.get('rr'):get_peer('$a'):get_stats()
-    return s.header_latency > 0, s.last_byte_latency > 0, s.connect_ms >= 0")" "true | true | true"
+    return s.header_time > 0, s.response_time > 0, s.connect_time > 0")" "true | true | true"
 
 # --- bad arguments
 told() { # the arguments as Lua

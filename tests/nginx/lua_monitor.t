@@ -30,6 +30,7 @@ http {
         assert(good:monitor())
     }
     upstream headed { server $a; $balancer }
+    upstream manual { server $a; $balancer }
     server { listen 127.0.0.1:$front reuseport; $lua_location location / { proxy_pass http://bad/; } }
     server {
         listen 127.0.0.1:$checked;
@@ -54,8 +55,16 @@ is "and_it_is_one_monitor" "$(listed good)" "http:http"
 ok "it_runs" wait_for checked good 2
 is "defect_10_healthy_peers_stay_up" "$(state good "$a") $(state good "$b")" "up up"
 
+is "examples_of_durpinas_manual_are_accepted" "$(upstream manual 'return u:add_monitor("http"),
+    u:add_monitor("http", {id="http_hello", url="/hello", interval=30}),
+    u:add_monitor("http", {id="http-hello", url="/hello", ok_codes="2xx", interval="5m"}),
+    u:add_monitor("tcp", {id="tcp-ping", timeout=200}), u:add_monitor("haproxy-agent-check", {timeout=200}),
+    u:add_monitor("haproxy-agent-check", {id="by-http", url="/haproxy_agent_status"})')" \
+    "true | true | true | true | true | true"
 is "tcp_needs_no_banner (defect_10)" \
     "$(upstream bad 'return u:add_monitor("tcp", {id = "t", interval = 0.1})')" true
+is "an_option_is_shown_as_it_was_given" \
+    "$(api GET /api/9/durpina/upstreams/bad/monitors | grep -o '"interval":[^,}]*')" '"interval":0.1'
 ok "a_dead_peer_becomes_unhealthy" wait_for down bad "127.0.0.1:$dead"
 is "and_info_says_so" "$(state bad "$a") $(state bad "127.0.0.1:$dead")" "up unhealthy"
 is "it_gets_nothing" "$(tally 40 4 "http://127.0.0.1:$front/")" "a=40"
@@ -94,8 +103,10 @@ like "the_same_id_with_other_options_raises" \
     "$(upstream spare 'return u:add_monitor("http", {id = "two", url = "/other"})')" "raised: .*two"
 like "an_unknown_monitor_raises" \
     "$(upstream spare 'return u:add_monitor("psychic")')" "raised: .*psychic.*http.*tcp"
-for later in haproxy-agent-check http-haproxy-agent-check grpc; do
-    like "$later is refused by name" "$(upstream spare "return u:add_monitor('$later')")" "raised: .*$later"
+for monitor in haproxy-agent-check http-haproxy-agent-check grpc; do
+    is "$monitor is there" \
+        "$(upstream spare "return u:add_monitor('$monitor'), u:remove_monitor('$monitor')")" \
+        "true | true"
 done
 like "a_bad_option_raises" \
     "$(upstream spare 'return u:add_monitor("http", {id = "x", interval = "soon"})')" \
@@ -106,8 +117,6 @@ like "an_option_that_is_a_table_raises" \
     "$(upstream spare 'return u:add_monitor("http", {id = "x", url = {}})')" 'raised: .*"url"'
 like "a_name_that_is_no_string_raises" \
     "$(upstream spare 'return u:add_monitor(5)')" "raised: .*name"
-like "register_is_refused_by_name" \
-    "$(lua 'return require("durpina.monitor").register("mine", print)')" 'raised: .*"mine"'
 is "and_nothing_was_added" "$(listed spare)" "two:http"
 is "the_default_interval_is_that_of_Monitor" \
     "$(lua 'local m = require "durpina.monitor" local was = m.default_interval

@@ -86,7 +86,7 @@ a=100"
 is "and_up_ends_it" "$(b 'return p:set_state("up")'; tally 100 4 "$url/foo/")" "true
 a=25 b=75"
 like "another_state_raises_with_the_valid_ones" "$(b 'return p:set_state("broken")')" \
-    'raised: .*"broken".*"down", "drain", "temporary_down", "up"'
+    'raised: .*"broken".*"down", "drain", "maint", "temporary_down", "up"'
 like "another_kind_of_down_raises_with_the_valid_ones" \
     "$(b 'return p:is_down("broken")')" 'raised: .*"broken".*"any"'
 

@@ -38,6 +38,7 @@ http {
     upstream zoned { zone zoned 64k; $three durpina round-robin; }
     upstream ip { server $a; server $b; server $c; durpina ip-hash; }
     upstream hash { server $a; server $b; server $c; durpina consistent-hash \$arg_key; }
+    upstream pieces { server $a; server $b; server $c; durpina consistent-hash k\${arg_n}; }
     upstream ketama { $three durpina consistent-hash \$arg_key ketama; }
     upstream nginx_ketama { $three hash \$arg_key consistent; }
     upstream bounded { server $a; server $b; durpina consistent-hash fixed bounded=1; }
@@ -93,6 +94,8 @@ is "ip_hash_keeps_a_client_at_its_peer" "$(tally 60 4 "$url/up/ip/" | wc -w)" 1
 is "a_key_keeps_its_peer_in_every_worker" "$(tally 60 4 "$url/up/hash/?key=k1" | wc -w)" 1
 keys hash 90 >"$T/before"
 is "keys_are_spread" "$(cut -d= -f2 "$T/before" | sort -u | tr '\n' ' ')" "a b c "
+is "a_key_of_text_and_variable_is_their_text" \
+    "$(for i in $(seq 90); do echo "$i=$(body "$url/up/pieces/?n=$i")"; done)" "$(cat "$T/before")"
 patch hash "$c" '{"down": true}'
 keys hash 90 >"$T/after"
 is "a_peer_that_is_down_moves_its_own_keys_only" \

@@ -51,6 +51,17 @@ is("defect_2_a_name_carries_its_port", server { name = "h:19183" }, { name = "h:
 is("defect_2_host_port_and_weight_of_a_table_are_read",
    server { host = "10.0.0.2", port = 8090, weight = 7, fail_timeout = 10 },
    { name = "10.0.0.2:8090", weight = 7, fail_timeout = 10000 })
+is("a_service_is_of_a_host_without_a_port", server "example.com service=http weight=2 resolve",
+   { name = "example.com", service = "http", weight = 2, resolve = true })
+is("a_service_in_a_table_too", server { host = "example.com", service = "_sip._udp" },
+   { name = "example.com", service = "_sip._udp" })
+refused("what_is_no_service_or_has_a_port_is_refused", server,
+        { { "example.com:80 service=http", "without a port" }, { "127.0.0.1 service=http", "host name" },
+          { "[::1] service=http", "host name" }, { "unix:/x service=http", "host name" },
+          { "a service=a..b", "a..b" }, { "a service=", "service" }, { "a service", "service" },
+          { "a service=" .. ("x"):rep(64), "xxx" }, { "a resolve=1", "resolve" },
+          { { host = "a", port = 80, service = "http" }, "without a port" },
+          { { address = "127.0.0.1", service = "http" }, "without a port" } })
 is("initial_weight_is_weight", server { name = "a:1", initial_weight = "3" },
    { name = "a:1", weight = 3 })
 is("a_table_takes_every_setting",

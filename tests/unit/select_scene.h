@@ -7,7 +7,8 @@
  *     scene_publish(s);                              ... from now on
  *     scene_destroy(s);
  *
- * Publications follow the protocol of durpina_seq.h: other processes may pick meanwhile.
+ * Publications follow the protocol of durpina_seq.h: other processes may pick meanwhile, unless
+ * tier has changed, which is identity.
  * Peer i has the id SCENE_FIRST + i, so that an id is not taken for an index. The memory is shared
  * with children. Random numbers come from DURPINA_SEED in the environment, which is printed.
  */
@@ -201,8 +202,20 @@ static inline struct durpina_tier scene_lay_tier(struct scene *s, enum durpina_t
     return t;
 }
 
-/* Publishes what is wanted of the n peers. */
-static inline void scene_publish(struct scene *s)
+/* Writes the copy that is not in force. */
+static inline void scene_write_copy(struct scene *s, const struct durpina_view *view)
+{
+    struct durpina_upstream *u = &s->upstreams[SCENE_UPSTREAM];
+    uint64_t copy = (u->publish + 1) & 1;
+
+    durpina_seq_open();
+    u->view[copy] = *view;
+    for (uint32_t i = 0; i < s->n; i++)
+        s->peers[SCENE_FIRST + i].settings[copy] = s->want[i];
+}
+
+/* The first half of a publication: what is wanted of the n peers is in force. */
+static inline struct durpina_view scene_put_in_force(struct scene *s)
 {
     struct durpina_upstream *u = &s->upstreams[SCENE_UPSTREAM];
     uint64_t word = u->publish + 1;
@@ -210,19 +223,24 @@ static inline void scene_publish(struct scene *s)
     struct durpina_view view = {.peers = {at, s->n}};
 
     durpina_seq_open();
-    for (uint32_t i = 0; i < s->n; i++)
+    for (uint32_t i = 0; i < s->n; i++) {
         s->slots[at++] = SCENE_FIRST + i;
+        s->peers[SCENE_FIRST + i].tier = s->tier[i];
+    }
     for (int tier = 0; tier < DURPINA_TIERS; tier++)
         view.tier[tier] = scene_lay_tier(s, (enum durpina_tier_id) tier, &at);
-    for (int copy = 0; copy < 2; copy++) {
-        u->view[(word + (uint64_t) copy) & 1] = view;
-        for (uint32_t i = 0; i < s->n; i++)
-            s->peers[SCENE_FIRST + i].settings[(word + (uint64_t) copy) & 1] = s->want[i];
-        if (copy == 0)
-            durpina_seq_publish(&u->publish, word);
-        durpina_seq_open();
-    }
     assert_true(at <= ((word & 1) + 1) * SCENE_SLOTS);
+    scene_write_copy(s, &view);
+    durpina_seq_publish(&u->publish, word);
+    return view;
+}
+
+/* All of it: both copies are equal afterwards. */
+static inline void scene_publish(struct scene *s)
+{
+    struct durpina_view view = scene_put_in_force(s);
+
+    scene_write_copy(s, &view);
 }
 
 /* Everybody is up, with max_fails 1. */

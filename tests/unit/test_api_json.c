@@ -108,7 +108,7 @@ static void a_server_object_has_the_fields_of_nginx_plus_first(void **state)
         api_server_json(address, &maps, &now),
         "{\"id\":0,\"server\":\"127.0.0.1:80\",\"weight\":5,\"max_conns\":7,\"max_fails\":1,"
         "\"fail_timeout\":\"1500ms\",\"slow_start\":\"0s\",\"route\":\"\",\"backup\":false,"
-        "\"down\":false,\"drain\":false,\"initial_weight\":5,\"state\":\"up\","
+        "\"down\":false,\"drain\":false,\"initial_weight\":5,\"operator\":\"up\",\"state\":\"up\","
         "\"origin\":\"dynamic\"}");
 }
 
@@ -120,11 +120,12 @@ static void a_name_is_followed_by_its_addresses(void **state)
     assert_int_equal(json_array_size(servers), 3);
     assert_string_equal(json_string_value(json_object_get(json_array_get(servers, 1), "server")),
                         "host.example:81");
-    assert_json(json_incref(json_array_get(servers, 2)),
-                "{\"id\":9,\"server\":\"[::1]:81\",\"weight\":1,\"max_conns\":0,\"max_fails\":1,"
-                "\"fail_timeout\":\"10s\",\"slow_start\":\"0s\",\"route\":\"\",\"backup\":true,"
-                "\"down\":false,\"drain\":false,\"parent\":1,\"host\":\"host.example\","
-                "\"initial_weight\":1,\"state\":\"up\",\"origin\":\"dynamic\"}");
+    assert_json(
+        json_incref(json_array_get(servers, 2)),
+        "{\"id\":9,\"server\":\"[::1]:81\",\"weight\":1,\"max_conns\":0,\"max_fails\":1,"
+        "\"fail_timeout\":\"10s\",\"slow_start\":\"0s\",\"route\":\"\",\"backup\":true,"
+        "\"down\":false,\"drain\":false,\"parent\":1,\"host\":\"host.example\","
+        "\"initial_weight\":1,\"operator\":\"up\",\"state\":\"up\",\"origin\":\"dynamic\"}");
     json_decref(servers);
 }
 
@@ -180,6 +181,33 @@ static void the_operators_word_and_the_verdict_show(void **state)
     assert_member(api_peer_json(address->peers[0], &maps, &now), "state", "\"unhealthy\"");
 }
 
+static void maintenance_shows_as_down(void **state)
+{
+    (void) state;
+    address->now.admin = DURPINA_ADMIN_MAINT;
+    assert_member(api_peer_json(address->peers[0], &maps, &now), "state", "\"down\"");
+    assert_member(api_server_json(address, &maps, &now), "down", "true");
+    assert_member(api_server_json(address, &maps, &now), "operator", "\"maint\"");
+}
+
+static void a_peer_shows_what_is_in_force_and_its_server_what_is_set(void **state)
+{
+    struct peer *peer = address->peers[0];
+
+    (void) state;
+    peer->agent = (struct agent_word){.said = AGENT_WEIGHT | AGENT_MAXCONN,
+                                      .is_percent = true,
+                                      .weight = 60,
+                                      .maxconn = 2};
+    peer->backup = true;
+    assert_member(api_peer_json(peer, &maps, &now), "weight", "3");
+    assert_member(api_peer_json(peer, &maps, &now), "max_conns", "2");
+    assert_member(api_peer_json(peer, &maps, &now), "backup", "true");
+    assert_member(api_server_json(address, &maps, &now), "weight", "5");
+    assert_member(api_server_json(address, &maps, &now), "max_conns", "7");
+    assert_member(api_server_json(address, &maps, &now), "backup", "false");
+}
+
 static void a_server_is_as_good_as_its_best_address(void **state)
 {
     (void) state;
@@ -193,7 +221,7 @@ static void a_server_is_as_good_as_its_best_address(void **state)
 static void counters_of_a_former_owner_do_not_show(void **state)
 {
     (void) state;
-    counters[1].requests = 5;
+    counters[1].unanswered = 5;
     assert_member(api_peer_json(address->peers[0], &maps, &now), "requests", "5");
     counters[1].generation = ADDRESS_GENERATION - 1;
     assert_member(api_peer_json(address->peers[0], &maps, &now), "requests", "0");
@@ -204,28 +232,30 @@ static void counters_of_a_former_owner_do_not_show(void **state)
 static void counters_and_times_are_told(void **state)
 {
     (void) state;
-    counters[1] = (struct durpina_counters){.generation = ADDRESS_GENERATION,
-                                            .active = 2,
-                                            .selected_ms = now.monotonic_ms - 1000,
-                                            .requests = 10,
-                                            .failed = 3,
-                                            .unavail = 1,
-                                            .responses = {0, 6, 1, 0, 1},
-                                            .sent = 100,
-                                            .received = 200,
-                                            .header_ms = 40,
-                                            .response_ms = 84};
-    address->peers[0]->down_since_ms = now.wall_ms - 500;
+    counters[1] =
+        (struct durpina_counters){.generation = ADDRESS_GENERATION,
+                                  .active = 2,
+                                  .selected_ms = now.monotonic_ms - 1000,
+                                  .failed = 3,
+                                  .unavail = 1,
+                                  .responses = {0, 6, 1, 0, 1},
+                                  .unanswered = 2,
+                                  .sent = 100,
+                                  .received = 200,
+                                  .header = {.mean = 5400 * DURPINA_EWMA_US, .samples = 1},
+                                  .last_byte = {.mean = 10500 * DURPINA_EWMA_US, .samples = 1},
+                                  .connect = {.samples = 1}};
+    address->peers[0]->down_since_ms = now.monotonic_ms - 500;
     address->peers[0]->downtime_ms = 2000;
-    assert_json(
-        api_peer_json(address->peers[0], &maps, &now),
-        "{\"id\":0,\"server\":\"127.0.0.1:80\",\"name\":\"127.0.0.1:80\",\"backup\":false,"
-        "\"weight\":5,\"state\":\"up\",\"active\":2,\"max_conns\":7,\"requests\":12,"
-        "\"responses\":{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":0,\"5xx\":1,\"codes\":{},"
-        "\"total\":8},\"sent\":100,\"received\":200,\"fails\":3,\"unavail\":1,"
-        "\"health_checks\":{\"checks\":0,\"fails\":0,\"unhealthy\":0},\"downtime\":2500,"
-        "\"downstart\":\"2023-11-14T22:13:19.623Z\","
-        "\"selected\":\"2023-11-14T22:13:19.123Z\",\"header_time\":5,\"response_time\":10}");
+    assert_json(api_peer_json(address->peers[0], &maps, &now),
+                "{\"id\":0,\"server\":\"127.0.0.1:80\",\"name\":\"127.0.0.1:80\",\"backup\":false,"
+                "\"weight\":5,\"state\":\"up\",\"active\":2,\"max_conns\":7,\"requests\":12,"
+                "\"responses\":{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":0,\"5xx\":1,\"codes\":{},"
+                "\"total\":8},\"sent\":100,\"received\":200,\"fails\":3,\"unavail\":1,"
+                "\"health_checks\":{\"checks\":0,\"fails\":0,\"unhealthy\":0},\"downtime\":2500,"
+                "\"downstart\":\"2023-11-14T22:13:19.623Z\","
+                "\"selected\":\"2023-11-14T22:13:19.123Z\",\"header_time\":5,\"response_time\":11,"
+                "\"connect_time\":0}");
 }
 
 static void times_that_do_not_apply_are_left_out(void **state)
@@ -234,6 +264,7 @@ static void times_that_do_not_apply_are_left_out(void **state)
     assert_member(api_peer_json(address->peers[0], &maps, &now), "selected", NULL);
     assert_member(api_peer_json(address->peers[0], &maps, &now), "downstart", NULL);
     assert_member(api_peer_json(address->peers[0], &maps, &now), "header_time", NULL);
+    assert_member(api_peer_json(address->peers[0], &maps, &now), "connect_time", NULL);
 }
 
 static void a_time_is_iso_8601_with_milliseconds(void **state)
@@ -259,6 +290,8 @@ int main(void)
         WITH_MODEL(origin_tells_who_named_the_server),
         WITH_MODEL(passive_failure_shows_as_unavail_until_its_deadline),
         WITH_MODEL(the_operators_word_and_the_verdict_show),
+        WITH_MODEL(maintenance_shows_as_down),
+        WITH_MODEL(a_peer_shows_what_is_in_force_and_its_server_what_is_set),
         WITH_MODEL(a_server_is_as_good_as_its_best_address),
         WITH_MODEL(counters_of_a_former_owner_do_not_show),
         WITH_MODEL(counters_and_times_are_told),

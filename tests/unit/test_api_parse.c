@@ -75,6 +75,25 @@ static void all_settings_are_taken(void **state)
     assert_int_equal(spec.set, (SERVER_SET_NAME << 1) - 1);
 }
 
+static void service_names_where_its_records_are(void **state)
+{
+    (void) state;
+    assert_int_equal(parse_as(API_SERVER_ADD, NULL,
+                              "{\"service\":\"http\",\"server\":\"example.com\"}"),
+                     0);
+    assert_string_equal(spec.name, "_http._tcp.example.com");
+    assert_string_equal(spec.service, "http");
+    assert_int_equal(spec.set, SERVER_SET_NAME | SERVER_SET_SERVICE);
+    refuses(API_SERVER_ADD, "{\"server\":\"a:80\",\"service\":\"http\"}", "UpstreamBadAddress",
+            "a:80");
+    refuses(API_SERVER_ADD, "{\"server\":\"a\",\"service\":\"a b\"}", "UpstreamConfFormatError",
+            "a b");
+    refuses(API_SERVER_ADD, "{\"server\":\"a\",\"service\":5}", "UpstreamConfFormatError",
+            "service");
+    refuses(API_SERVER_FILE, "{\"server\":\"a\",\"service\":\"http\"}", "UpstreamServerImmutable",
+            "service");
+}
+
 static void numbers_may_come_as_strings_and_times_as_seconds(void **state)
 {
     (void) state;
@@ -184,6 +203,10 @@ static void lifting_drain_does_not_lift_down(void **state)
                      DURPINA_ADMIN_DRAIN);
     assert_int_equal(admin_after(DURPINA_ADMIN_DOWN, "{\"state\":\"up\"}"), DURPINA_ADMIN_UP);
     assert_int_equal(admin_after(DURPINA_ADMIN_UP, "{\"state\":\"drain\"}"), DURPINA_ADMIN_DRAIN);
+    assert_int_equal(admin_after(DURPINA_ADMIN_UP, "{\"state\":\"maint\"}"), DURPINA_ADMIN_MAINT);
+    /* It is shown as down. */
+    assert_int_equal(admin_after(DURPINA_ADMIN_MAINT, "{\"down\":false}"), DURPINA_ADMIN_UP);
+    assert_int_equal(admin_after(DURPINA_ADMIN_MAINT, "{\"drain\":false}"), -1);
 }
 
 static void contradicting_words_are_refused(void **state)
@@ -334,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_server_has_nginx_defaults),
         cmocka_unit_test(all_settings_are_taken),
+        cmocka_unit_test(service_names_where_its_records_are),
         cmocka_unit_test(numbers_may_come_as_strings_and_times_as_seconds),
         cmocka_unit_test(weight_zero_is_a_weight),
         cmocka_unit_test(bad_weights_are_named),

@@ -1,58 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
-#include "check.h"
-
-#include <cmocka.h> /* last: its macro fail() hides the function of failure.h */
-
-/* NULL and *failure filled if refused. */
-static struct check *parse(const char *name, const char *options, struct failure *failure)
-{
-    json_t *json =
-        options != NULL ? json_loads(options, JSON_ALLOW_NUL | JSON_DECODE_ANY, NULL) : NULL;
-    struct check *check = NULL;
-    int err;
-
-    assert_true(options == NULL || json != NULL);
-    err = check_parse(name, json, &check, failure);
-    json_decref(json);
-    if (err == 0) {
-        assert_non_null(check);
-    } else {
-        assert_int_equal(err, -EINVAL);
-        assert_null(check);
-        assert_int_equal(failure->status, 400);
-        assert_string_equal(failure->code, "MonitorBadOptions");
-    }
-    return check;
-}
-
-static struct check *parse_ok(const char *name, const char *options)
-{
-    struct failure failure = {0};
-    struct check *check = parse(name, options, &failure);
-
-    if (check == NULL)
-        fail_msg("%s %s: %s", name, options, failure.text);
-    return check;
-}
-
-static void assert_refused(const char *name, const char *options, const char *culprit)
-{
-    struct failure failure = {0};
-
-    if (parse(name, options, &failure) != NULL)
-        fail_msg("%s %s was accepted", name, options);
-    if (strstr(failure.text, culprit) == NULL)
-        fail_msg("%s %s: \"%s\" does not say %s", name, options, failure.text, culprit);
-}
+#include "check_scene.h"
 
 static void no_options_mean_the_documented_defaults(void **state)
 {
@@ -119,6 +66,28 @@ static void times_are_numbers_numeric_strings_or_nginx_times(void **state)
     }
 }
 
+static void fast_and_down_intervals_default_to_the_interval(void **state)
+{
+    static const struct {
+        const char *options;
+        uint32_t fastinter_ms, downinter_ms;
+    } cases[] = {
+        {"{}", 5000, 5000},
+        {"{\"interval\": 2}", 2000, 2000},
+        {"{\"fastinter\": 0.5}", 500, 5000},
+        {"{\"fastinter\": 0.01, \"downinter\": \"1d\", \"interval\": 1}", 10, 86400000},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct check *check = parse_ok("tcp", cases[i].options);
+
+        assert_int_equal(check->fastinter_ms, cases[i].fastinter_ms);
+        assert_int_equal(check->downinter_ms, cases[i].downinter_ms);
+        check_free(check);
+    }
+}
+
 static void numbers_outside_their_bounds_are_refused_by_name(void **state)
 {
     static const struct {
@@ -177,136 +146,28 @@ static void peers_is_one_of_the_selectors(void **state)
     assert_refused("tcp", "{\"peers\": \"\"}", "peers");
 }
 
-static void ok_codes_are_codes_and_classes(void **state)
+static void mandatory_and_persistent_are_true_or_false(void **state)
 {
-    static const struct {
-        const char *options;
-        const char *ok; /* the least and the greatest of each run */
-    } cases[] = {
-        {"{}", "101 102 200 399"},
-        {"{\"ok_codes\": \"2xx\"}", "200 299"},
-        {"{\"ok_codes\": \"200 204\"}", "200 204"},
-        {"{\"ok_codes\": \" 200,  301 ,5XX, \"}", "200 301 500 599"},
-        {"{\"ok_codes\": 404}", "404"},
-        {"{\"ok_codes\": \"100 599\"}", "100 599"},
-    };
-
-    (void) state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct check *check = parse_ok("http", cases[i].options);
-        char ok[256] = "";
-        size_t n = 0;
-
-        for (long code = 0; code < 1000; code++) {
-            bool here = check_http_code_ok(&check->http, code);
-            bool between = here && check_http_code_ok(&check->http, code - 1) &&
-                           check_http_code_ok(&check->http, code + 1);
-
-            if (here && !between)
-                n += (size_t) snprintf(ok + n, sizeof(ok) - n, n > 0 ? " %ld" : "%ld", code);
-        }
-        assert_string_equal(ok, cases[i].ok);
-        assert_false(check_http_code_ok(&check->http, -1));
-        check_free(check);
-    }
-}
-
-static void malformed_ok_codes_are_refused(void **state)
-{
-    static const char *const values[] = {"\"\"",     "\" , \"", "\"20x\"",  "\"600\"",    "\"099\"",
-                                         "\"2000\"", "\"xx\"",  "\"2xx;\"", "\"200\\n\"", "20",
-                                         "200.5",    "true",    "null",     "[200]",      "-200"};
+    static const char *const values[] = {"1", "\"yes\"", "null", "[]"};
+    struct check *check = parse_ok("tcp", "{\"persistent\": true, \"mandatory\": true}");
     char options[64];
 
     (void) state;
+    assert_true(check->mandatory);
+    assert_true(check->persistent);
+    check_free(check);
+    check = parse_ok("tcp", "{\"mandatory\": \"true\", \"persistent\": \"false\"}");
+    assert_true(check->mandatory);
+    assert_false(check->persistent);
+    check_free(check);
+    check = parse_ok("tcp", "{\"mandatory\": false, \"persistent\": false}");
+    assert_false(check->mandatory);
+    check_free(check);
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-        snprintf(options, sizeof(options), "{\"ok_codes\": %s}", values[i]);
-        assert_refused("http", options, "ok_codes");
+        snprintf(options, sizeof(options), "{\"mandatory\": %s}", values[i]);
+        assert_refused("tcp", options, "true or false");
     }
-}
-
-static void http_request_options_are_kept_as_given(void **state)
-{
-    struct check *check =
-        parse_ok("http",
-                 "{\"uri\": \"/a?b=c&d=%20\", \"method\": \"POST\", \"body\": \"x=1\\r\\ny\","
-                 " \"host\": \"example.org:8080\", \"header_X_Foo\": \"bar baz\","
-                 " \"header_Accept\": \"*/*\"}");
-
-    (void) state;
-    assert_string_equal(check->http.url, "/a?b=c&d=%20");
-    assert_string_equal(check->http.method, "POST");
-    assert_string_equal(check->http.body, "x=1\r\ny");
-    assert_string_equal(check->http.host, "example.org:8080");
-    assert_int_equal(check->http.n_headers, 2);
-    assert_string_equal(check->http.headers[0], "X-Foo: bar baz");
-    assert_string_equal(check->http.headers[1], "Accept: */*");
-    check_free(check);
-}
-
-static void url_and_uri_are_one_option(void **state)
-{
-    struct check *check = parse_ok("http", "{\"url\": \"/x\"}");
-
-    (void) state;
-    assert_string_equal(check->http.url, "/x");
-    check_free(check);
-    assert_refused("http", "{\"url\": \"/x\", \"uri\": \"/y\"}", "uri");
-}
-
-static void header_host_is_the_host_option(void **state)
-{
-    struct check *check = parse_ok("http", "{\"header_hOST\": \"example.org\"}");
-
-    (void) state;
-    assert_string_equal(check->http.host, "example.org");
-    assert_int_equal(check->http.n_headers, 0);
-    check_free(check);
-    assert_refused("http", "{\"host\": \"a\", \"header_Host\": \"b\"}", "header_Host");
-}
-
-static void nothing_can_smuggle_in_a_header_or_a_request(void **state)
-{
-    static const struct {
-        const char *options, *culprit;
-    } cases[] = {
-        {"{\"url\": \"/ HTTP/1.1\\r\\nX: y\"}", "url"},
-        {"{\"url\": \"/\\nX\"}", "url"},
-        {"{\"url\": \"/a b\"}", "url"},
-        {"{\"url\": \"/\\u0000\"}", "url"},
-        {"{\"url\": \"/\\u007f\"}", "url"},
-        {"{\"url\": \"/\\u00e9\"}", "url"},
-        {"{\"uri\": \"http://elsewhere/\"}", "uri"},
-        {"{\"uri\": \"\"}", "uri"},
-        {"{\"uri\": 5}", "uri"},
-        {"{\"method\": \"GET / HTTP/1.1\\r\\n\"}", "method"},
-        {"{\"method\": \"get\"}", "method"},
-        {"{\"method\": \"CONNECT\"}", "method"},
-        {"{\"method\": \"\"}", "method"},
-        {"{\"method\": \"AAAAAAAAAAAAAAAAA\"}", "method"},
-        {"{\"body\": \"a\\u0000b\"}", "body"},
-        {"{\"method\": \"HEAD\", \"body\": \"x\"}", "body"},
-        {"{\"host\": \"a\\r\\nX: y\"}", "host"},
-        {"{\"host\": \"a b\"}", "host"},
-        {"{\"host\": \"\"}", "host"},
-        {"{\"header_X\": \"a\\r\\nY: b\"}", "header_X"},
-        {"{\"header_X\": \"a\\nY: b\"}", "header_X"},
-        {"{\"header_X\": \"a\\u0000\"}", "header_X"},
-        {"{\"header_X\": \"\"}", "header_X"},
-        {"{\"header_X\": \"  \"}", "header_X"},
-        {"{\"header_X\": 5}", "header_X"},
-        {"{\"header_\": \"a\"}", "header_"},
-        {"{\"header_X: y\\r\\nZ\": \"a\"}", "header_X"},
-        {"{\"header_X Y\": \"a\"}", "header_X Y"},
-        {"{\"header_Host\": \"a\\nb\"}", "header_Host"},
-        {"{\"header_Content_Length\": \"5\"}", "header_Content_Length"},
-        {"{\"header_transfer-encoding\": \"chunked\"}", "header_transfer-encoding"},
-        {"{\"header_Expect\": \"100-continue\"}", "header_Expect"},
-    };
-
-    (void) state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        assert_refused("http", cases[i].options, cases[i].culprit);
+    assert_refused("tcp", "{\"persistent\": true}", "\"mandatory\" only");
 }
 
 static void long_values_are_refused(void **state)
@@ -341,21 +202,6 @@ static void long_values_are_refused(void **state)
     }
 }
 
-static void there_are_at_most_32_headers(void **state)
-{
-    char options[1024];
-    size_t n = 0;
-
-    (void) state;
-    for (int i = 0; i < CHECK_HEADERS_MAX; i++)
-        n += (size_t) snprintf(options + n, sizeof(options) - n, "%c\"header_X%d\": \"a\"",
-                               i == 0 ? '{' : ',', i);
-    snprintf(options + n, sizeof(options) - n, "}");
-    check_free(parse_ok("http", options));
-    snprintf(options + n, sizeof(options) - n, ",\"header_Last\": \"a\"}");
-    assert_refused("http", options, "header_Last");
-}
-
 static void tcp_bytes_are_the_users_own(void **state)
 {
     struct check *check = parse_ok("tcp", "{\"send\": \"PING\\r\\n\", \"expect\": \"+PONG\"}");
@@ -373,35 +219,14 @@ static void unknown_options_are_refused_with_the_valid_ones(void **state)
 {
     (void) state;
     assert_refused("http", "{\"intervall\": 5}", "\"intervall\"");
-    assert_refused("http", "{\"intervall\": 5}", "interval timeout jitter port fall rise peers");
+    assert_refused(
+        "http", "{\"intervall\": 5}",
+        "interval fastinter downinter timeout jitter port fall rise peers mandatory persistent");
     assert_refused("http", "{\"intervall\": 5}", "url uri ok_codes method body host header_NAME");
     assert_refused("tcp", "{\"url\": \"/\"}", "send expect");
     assert_refused("tcp", "{\"header_X\": \"y\"}", "\"header_X\"");
     assert_refused("http", "[]", "object");
     assert_refused("http", "\"x\"", "object");
-}
-
-static void options_of_later_versions_are_refused_by_name(void **state)
-{
-    static const char *const later[] = {"match_body", "tls", "sni", "tls_verify"};
-    char options[64];
-
-    (void) state;
-    for (size_t i = 0; i < 4; i++) {
-        snprintf(options, sizeof(options), "{\"%s\": \"x\"}", later[i]);
-        assert_refused("http", options, later[i]);
-        assert_refused("http", options, "not available in this version");
-    }
-}
-
-static void monitors_of_later_versions_and_unknown_ones_are_refused_by_name(void **state)
-{
-    (void) state;
-    assert_refused("grpc", NULL, "\"grpc\" is not available in this version");
-    assert_refused("haproxy-agent-check", NULL, "not available in this version");
-    assert_refused("http-haproxy-agent-check", NULL, "not available in this version");
-    assert_refused("ping", NULL, "unknown monitor \"ping\"; there are http and tcp");
-    assert_refused("", NULL, "http and tcp");
 }
 
 static void refused_values_are_shown_escaped_and_cut(void **state)
@@ -417,27 +242,136 @@ static void refused_values_are_shown_escaped_and_cut(void **state)
     assert_true(strlen(failure.text) < 200);
 }
 
+static void checks_are_the_same_if_what_they_do_is(void **state)
+{
+    static const struct {
+        const char *type, *options;
+        bool same;
+    } cases[] = {
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2}", true},
+        {"tcp", "{\"expect\": \"x\", \"interval\": \"2s\", \"rise\": \"1\"}", true},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"peers\": \"up\", \"port\": 81}", true},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"mandatory\": true}", true},
+        {"tcp", "{\"expect\": \"y\", \"interval\": 2}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"send\": \"x\"}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 3}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"timeout\": 9}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"jitter\": 1}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"fall\": 2}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"rise\": 2}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"fastinter\": 1}", false},
+        {"tcp", "{\"expect\": \"x\", \"interval\": 2, \"downinter\": 1}", false},
+        {"http", "{\"interval\": 2}", false},
+    };
+    struct check *first = parse_ok("tcp", cases[0].options);
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct check *check = parse_ok(cases[i].type, cases[i].options);
+
+        assert_int_equal(check_is_same(first, check), cases[i].same);
+        assert_int_equal(check_is_same(check, first), cases[i].same);
+        check_free(check);
+    }
+    check_free(first);
+}
+
+static struct check *parse_lua(const char *name, const char *upstream, const char *id,
+                               const char *options)
+{
+    json_t *json = json_loads(options, 0, NULL);
+    struct failure failure = {0};
+    struct check *check = NULL;
+
+    assert_int_equal(check_parse_lua(name, upstream, id, json, &check, &failure), 0);
+    json_decref(json);
+    return check;
+}
+
+static void lua_monitor_keeps_options_of_its_own_and_is_nobody_elses(void **state)
+{
+    static const char options[] = "{\"interval\": 1, \"uri\": [1, {}], \"colour\": null}";
+    struct check *a = parse_lua("mine", "up", "mine", options);
+    struct check *b = parse_lua("mine", "up", "mine", options);
+    struct check *other_upstream = parse_lua("mine", "up2", "mine", options);
+    struct check *other_id = parse_lua("mine", "up", "mine2", options);
+    json_t *expected = json_loads("{\"uri\": [1, {}], \"colour\": null}", 0, NULL);
+
+    (void) state;
+    assert_int_equal(a->type, CHECK_LUA);
+    assert_int_equal(a->interval_ms, 1000);
+    assert_true(json_equal(a->specific, expected));
+    assert_true(check_is_same(a, b));
+    assert_false(check_is_same(a, other_upstream));
+    assert_false(check_is_same(a, other_id));
+    assert_true(check_sends_host(a));
+    json_decref(expected);
+    check_free(a);
+    check_free(b);
+    check_free(other_upstream);
+    check_free(other_id);
+}
+
+static void name_of_the_peer_matters_where_it_is_sent(void **state)
+{
+    static const struct {
+        const char *type, *options;
+        bool sends;
+    } cases[] = {
+        {"tcp", "{}", false},
+        {"http", "{}", true},
+        {"http", "{\"host\": \"a\"}", false},
+        {"http", "{\"header_Host\": \"a\"}", false},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct check *check = parse_ok(cases[i].type, cases[i].options);
+
+        assert_int_equal(check_sends_host(check), cases[i].sends);
+        check_free(check);
+    }
+}
+
+static void last_reference_frees_a_check(void **state)
+{
+    struct check *check = parse_ok("tcp", "{\"expect\": \"x\"}");
+
+    (void) state;
+    assert_ptr_equal(check_ref(check), check);
+    check_free(check);
+    assert_string_equal(check->tcp.expect, "x");
+    check_free(check);
+    check_free(NULL);
+}
+
+static void unknown_monitors_are_refused_with_the_valid_ones(void **state)
+{
+    (void) state;
+    assert_refused("ping", NULL, "unknown monitor \"ping\"; there are http tcp");
+    assert_refused("", NULL, "http tcp");
+    assert_refused("lua", NULL, "unknown monitor");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_options_mean_the_documented_defaults),
         cmocka_unit_test(times_are_numbers_numeric_strings_or_nginx_times),
+        cmocka_unit_test(fast_and_down_intervals_default_to_the_interval),
         cmocka_unit_test(numbers_outside_their_bounds_are_refused_by_name),
         cmocka_unit_test(counts_and_port_are_taken_as_number_or_text),
         cmocka_unit_test(peers_is_one_of_the_selectors),
-        cmocka_unit_test(ok_codes_are_codes_and_classes),
-        cmocka_unit_test(malformed_ok_codes_are_refused),
-        cmocka_unit_test(http_request_options_are_kept_as_given),
-        cmocka_unit_test(url_and_uri_are_one_option),
-        cmocka_unit_test(header_host_is_the_host_option),
-        cmocka_unit_test(nothing_can_smuggle_in_a_header_or_a_request),
+        cmocka_unit_test(mandatory_and_persistent_are_true_or_false),
         cmocka_unit_test(long_values_are_refused),
-        cmocka_unit_test(there_are_at_most_32_headers),
         cmocka_unit_test(tcp_bytes_are_the_users_own),
         cmocka_unit_test(unknown_options_are_refused_with_the_valid_ones),
-        cmocka_unit_test(options_of_later_versions_are_refused_by_name),
-        cmocka_unit_test(monitors_of_later_versions_and_unknown_ones_are_refused_by_name),
         cmocka_unit_test(refused_values_are_shown_escaped_and_cut),
+        cmocka_unit_test(checks_are_the_same_if_what_they_do_is),
+        cmocka_unit_test(lua_monitor_keeps_options_of_its_own_and_is_nobody_elses),
+        cmocka_unit_test(name_of_the_peer_matters_where_it_is_sent),
+        cmocka_unit_test(last_reference_frees_a_check),
+        cmocka_unit_test(unknown_monitors_are_refused_with_the_valid_ones),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

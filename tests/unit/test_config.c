@@ -201,6 +201,28 @@ static void errors_name_file_line_and_culprit(void **state)
     refuses("resolver dns.example;", 1, "resolver \"dns.example\"");
 }
 
+static void lookups_are_as_told_between_their_limits(void **state)
+{
+    (void) state;
+    assert_int_equal(load(""), 0);
+    assert_memory_equal(&config.resolve, &resolve_policy_default, sizeof(config.resolve));
+    assert_int_equal(load("resolve off; resolve_min_ttl 1ms; resolve_max_ttl 24h;\n"
+                          "resolve_nxdomain 0; resolve_addresses 4096;\n"),
+                     0);
+    assert_false(config.resolve.follow);
+    assert_int_equal(config.resolve.min_ttl_ms, 1);
+    assert_int_equal(config.resolve.max_ttl_ms, 86400000);
+    assert_int_equal(config.resolve.max_nxdomain, 0);
+    assert_int_equal(config.resolve.max_addresses, 4096);
+    refuses("resolve yes;", 1, "resolve \"yes\" is neither on nor off");
+    refuses("resolve;", 1, "resolve takes one value");
+    refuses("resolve_min_ttl 0;", 1, "resolve_min_ttl \"0\"");
+    refuses("resolve_max_ttl 25h;", 1, "resolve_max_ttl \"25h\"");
+    refuses("resolve_nxdomain 1001;", 1, "resolve_nxdomain \"1001\"");
+    refuses("resolve_addresses 0;", 1, "resolve_addresses \"0\"");
+    refuses("resolve_addresses 4097;", 1, "resolve_addresses \"4097\"");
+}
+
 static void a_refused_file_leaves_the_configuration_alone(void **state)
 {
     struct config before;
@@ -338,6 +360,7 @@ int main(void)
         cmocka_unit_test(settings_are_read_in_nginx_syntax),
         cmocka_unit_test(capacities_are_taken_up_to_their_limits),
         cmocka_unit_test(errors_name_file_line_and_culprit),
+        cmocka_unit_test(lookups_are_as_told_between_their_limits),
         cmocka_unit_test(a_refused_file_leaves_the_configuration_alone),
         cmocka_unit_test(options_override_the_file),
         cmocka_unit_test(wrong_options_are_named),

@@ -1,141 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What dead workers had in flight is given back; of all others nothing is touched. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <signal.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-#include <time.h>
-
-#include "inflight.h"
-#include "inflight_scene.h"
-#include "log.h"
-
-#include <cmocka.h>
-
-#define PAGES 4
-
-/* All maps in one piece, to be copied as a whole. */
-struct memory {
-    struct durpina_upstream upstreams[SCENE_UPSTREAMS];
-    struct durpina_peer peers[SCENE_PEERS];
-    uint32_t slots[SCENE_SLOTS];
-    struct durpina_counters counters[SCENE_PEERS];
-    struct durpina_cursor cursors[SCENE_UPSTREAMS];
-    struct durpina_inflight inflight[PAGES];
-    bool done;
-};
-
-/* In place of libuv's, to let no time pass where each instruction takes long. */
-static bool time_stands;
-static void (*at_clock)(void); /* or NULL: what others do whenever the clock is read */
-
-uint64_t uv_hrtime(void)
-{
-    struct timespec now = {0};
-
-    if (at_clock != NULL)
-        at_clock();
-    if (!time_stands)
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t) now.tv_sec * 1000000000U + (uint64_t) now.tv_nsec;
-}
-
-static struct memory *shared; /* with the workers */
-static struct durpina_maps maps;
-static struct inflight *inflight;
-static pid_t dead;
-
-static struct durpina_maps maps_of(struct memory *m)
-{
-    return (struct durpina_maps){
-        .upstreams = m->upstreams,
-        .peers = m->peers,
-        .slots = m->slots,
-        .counters = m->counters,
-        .cursors = m->cursors,
-        .inflight = m->inflight,
-        .n_upstreams = SCENE_UPSTREAMS,
-        .n_peers = SCENE_PEERS,
-        .n_slots = SCENE_SLOTS,
-        .n_inflight = PAGES,
-    };
-}
-
-static int set_up(void **state)
-{
-    (void) state;
-    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED)
-        return -1;
-    maps = maps_of(shared);
-    scene_lay_out(&maps, 0);
-    return inflight_create(&maps, &inflight);
-}
-
-static int tear_down(void **state)
-{
-    (void) state;
-    inflight_destroy(inflight);
-    return munmap(shared, sizeof(*shared));
-}
-
-/* A pid that had a process. */
-static int end_a_process(void **state)
-{
-    (void) state;
-    dead = fork();
-    if (dead == 0)
-        _exit(0);
-    return waitpid(dead, NULL, 0) == dead ? 0 : -1;
-}
-
-static void own_by_the_dead(uint32_t page)
-{
-    scene_own(&shared->inflight[page], dead, 1);
-}
-
-static void own_by_the_living(uint32_t page)
-{
-    uint32_t started = 0;
-
-    assert_int_equal(process_started(getpid(), &started), 0);
-    scene_own(&shared->inflight[page], getpid(), started);
-}
-
-static struct durpina_pick pick(uint32_t page, uint32_t entry)
-{
-    struct durpina_pick ret;
-
-    assert_int_equal(scene_pick(&maps, 0, DURPINA_ROUND_ROBIN, &shared->inflight[page].tries[entry],
-                                &ret),
-                     0);
-    return ret;
-}
-
-static bool is_free(const struct durpina_inflight *page)
-{
-    for (int i = 0; i < DURPINA_TRIES_PER_PAGE; i++)
-        if (page->tries[i].step != DURPINA_TRY_FREE)
-            return false;
-    return page->owner.pid == 0 && page->owner.started == 0 && page->pid_namespace == 0;
-}
-
-static void assert_active(const struct memory *m, uint32_t upstream, uint32_t wanted)
-{
-    uint32_t sum = 0;
-
-    for (int peer = 0; peer < SCENE_PEERS; peer++)
-        if (m->peers[peer].upstream == upstream)
-            sum += m->counters[peer].active;
-    assert_int_equal(sum, wanted);
-    assert_int_equal(m->cursors[upstream].active, wanted);
-}
+#include "inflight_memory.h"
 
 static void tries_of_the_dead_are_given_back(void **state)
 {
@@ -361,22 +226,6 @@ static void worker_stopped_in_between_delays_a_recount_only(void **state)
     assert_active(shared, 0, 1);
 }
 
-static pid_t start_worker(uint32_t most)
-{
-    pid_t pid = fork();
-
-    if (pid == 0)
-        scene_work(&maps, (unsigned) getpid(), most);
-    assert_true(pid > 0);
-    return pid;
-}
-
-static void end_worker(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-}
-
 static void recount_ends_while_others_pick_and_finish_without_pause(void **state)
 {
     pid_t workers[2];
@@ -384,7 +233,7 @@ static void recount_ends_while_others_pick_and_finish_without_pause(void **state
     (void) state;
     for (int w = 0; w < 2; w++)
         workers[w] = start_worker(1 + 20 * (uint32_t) w);
-    while (__atomic_load_n(&shared->counters[0].requests, __ATOMIC_RELAXED) < 1000)
+    while (durpina_requests(&shared->counters[0]) < 1000)
         ;
     for (uint32_t surplus = 0; surplus < 2; surplus++) {
         uint32_t *active = &shared->counters[1].active;
@@ -405,145 +254,6 @@ static void recount_ends_while_others_pick_and_finish_without_pause(void **state
     inflight_check(inflight);
     assert_active(shared, 0, 0);
     assert_active(shared, 1, 0);
-}
-
-/* --- at any instruction ----------------------------------------------------------------------- */
-
-/* The child calls this where the steps begin. */
-static void begin(void)
-{
-    ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-    raise(SIGSTOP);
-}
-
-/* Runs the child; calls at_step() after each instruction from begin() on. */
-static void single_step(void (*child)(void), void (*at_step)(void), pid_t *ret_pid)
-{
-    int status;
-    unsigned steps = 0;
-    pid_t pid = fork();
-
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        child();
-        shared->done = true;
-        for (;;)
-            pause();
-    }
-    *ret_pid = pid;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSTOPPED(status));
-    for (; !shared->done; steps++) {
-        assert_int_equal(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-        at_step();
-    }
-    end_worker(pid);
-    assert_true(steps > 100);
-}
-
-static struct memory copy, before;
-static struct inflight *copy_inflight;
-static pid_t stepped;
-static uint32_t others; /* tries in flight of others */
-
-/* The worker is killed here: what comes of a copy of the maps? */
-static void kill_in_a_copy(void)
-{
-    if (memcmp(&before, shared, sizeof(before)) == 0)
-        return; /* most instructions change no map */
-    memcpy(&before, shared, sizeof(before));
-    memcpy(&copy, shared, sizeof(copy));
-    for (uint32_t page = 0; page < PAGES; page++)
-        if (copy.inflight[page].owner.pid == (uint32_t) stepped)
-            copy.inflight[page].owner.pid = (uint32_t) dead;
-    /* Once does, unless this process has to wait for a CPU during a recount. */
-    for (int i = 0; i < 10 && !(is_free(&copy.inflight[1]) && is_free(&copy.inflight[2])); i++)
-        inflight_check(copy_inflight);
-    assert_active(&copy, 0, others);
-    assert_true(is_free(&copy.inflight[1]));
-}
-
-static void step_through(void (*child)(void), void (*at_step)(void))
-{
-    const struct durpina_maps of_copy = maps_of(&copy);
-
-    assert_int_equal(inflight_create(&of_copy, &copy_inflight), 0);
-    single_step(child, at_step, &stepped);
-    inflight_destroy(copy_inflight);
-}
-
-static void pick_and_finish(void)
-{
-    struct durpina_inflight *page = scene_claim(&maps);
-    struct durpina_pick one;
-
-    begin();
-    if (scene_pick(&maps, 0, DURPINA_ROUND_ROBIN, &page->tries[0], &one) == 0)
-        durpina_finish(&maps, &one, DURPINA_OUTCOME_SUCCESS, NULL, 1000);
-}
-
-static void worker_killed_at_any_instruction_leaves_the_right_counts(void **state)
-{
-    (void) state;
-    own_by_the_living(0);
-    pick(0, 0);
-    others = 1;
-    step_through(pick_and_finish, kill_in_a_copy);
-    assert_int_equal(shared->counters[0].requests + shared->counters[1].requests +
-                         shared->counters[2].requests,
-                     1);
-}
-
-/* The peers are full, but the worker that is stepped through did not see that when it looked. */
-static void take_the_last_place_first(void)
-{
-    if (shared->inflight[1].tries[0].step == DURPINA_TRY_TAKING && others == 0)
-        for (uint32_t peer = 0; peer < 3; peer++) {
-            shared->inflight[0].tries[peer] =
-                (struct durpina_try){.peer = peer, .step = DURPINA_TRY_TAKEN, .in_upstream = 1};
-            shared->counters[peer].active++;
-            shared->cursors[0].active++;
-            others++;
-        }
-    kill_in_a_copy();
-}
-
-static void worker_killed_when_another_was_faster_leaves_the_right_counts(void **state)
-{
-    (void) state;
-    scene_lay_out(&maps, 1);
-    own_by_the_living(0);
-    others = 0;
-    step_through(pick_and_finish, take_the_last_place_first);
-    assert_int_equal(others, 3);
-    assert_int_equal(shared->counters[0].requests, 0);
-}
-
-static void check(void)
-{
-    time_stands = true;
-    begin();
-    inflight_check(inflight);
-}
-
-static void controller_killed_at_any_instruction_leaves_the_rest_to_the_next(void **state)
-{
-    (void) state;
-    own_by_the_living(0);
-    own_by_the_dead(1);
-    own_by_the_dead(2);
-    for (uint32_t i = 0; i < 3; i++) {
-        pick(0, i);
-        pick(1, i);
-    }
-    pick(2, 0);
-    shared->inflight[2].tries[0].step = DURPINA_TRY_GIVING;
-    others = 3;
-    step_through(check, kill_in_a_copy);
-    assert_true(is_free(&shared->inflight[2]));
-    assert_active(shared, 0, 3);
 }
 
 static void usage_counts_whole_pages(void **state)
@@ -582,8 +292,6 @@ static void started_it_looks_at_once_and_again(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -601,9 +309,6 @@ int main(void)
         TEST(untracked_tries_are_not_taken_for_a_surplus),
         TEST(worker_stopped_in_between_delays_a_recount_only),
         TEST(recount_ends_while_others_pick_and_finish_without_pause),
-        TEST(worker_killed_at_any_instruction_leaves_the_right_counts),
-        TEST(worker_killed_when_another_was_faster_leaves_the_right_counts),
-        TEST(controller_killed_at_any_instruction_leaves_the_rest_to_the_next),
         TEST(usage_counts_whole_pages),
         TEST(started_it_looks_at_once_and_again),
     };

@@ -13,39 +13,6 @@
 
 #include <cmocka.h> /* last: its macro fail() hides the function of failure.h */
 
-/* docs/states.md, line by line. */
-static void state_follows_the_truth_table(void **state)
-{
-    static const struct {
-        enum durpina_admin admin;
-        enum durpina_health health;
-        uint32_t weight;
-        bool resolved;
-        enum durpina_peer_state expected;
-    } table[] = {
-        {DURPINA_ADMIN_DOWN, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_DOWN},
-        {DURPINA_ADMIN_DOWN, DURPINA_HEALTH_FAILED, 0, false, DURPINA_PEER_DOWN},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_FAILED, 1, true, DURPINA_PEER_UNHEALTHY},
-        {DURPINA_ADMIN_DRAIN, DURPINA_HEALTH_FAILED, 0, true, DURPINA_PEER_UNHEALTHY},
-        {DURPINA_ADMIN_DRAIN, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_DRAINING},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_PASSED, 0, true, DURPINA_PEER_DRAINING},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 0, false, DURPINA_PEER_DRAINING},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 1, false, DURPINA_PEER_UNRESOLVED},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_UNKNOWN, 1, true, DURPINA_PEER_UP},
-        {DURPINA_ADMIN_UP, DURPINA_HEALTH_PASSED, 1, true, DURPINA_PEER_UP},
-    };
-
-    (void) state;
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-        struct server server = {.now = {.weight = table[i].weight, .admin = table[i].admin}};
-        struct peer peer = {.server = &server,
-                            .health = table[i].health,
-                            .resolved = table[i].resolved};
-
-        assert_int_equal(model_peer_state(&peer), table[i].expected);
-    }
-}
-
 static struct server *add_server(struct upstream *upstream, const char *line)
 {
     struct server_spec spec;
@@ -133,15 +100,20 @@ static void server_is_found_by_its_id_and_by_those_of_its_addresses(void **state
 
 static const char state_text[] =
     "{'version': 1, 'next_epoch': 3, 'resolver': ['127.0.0.1'], 'upstreams': [{"
-    "'name': 'foo', 'revision': 9, 'next_server_id': 5, 'created': true, 'monitoring': false, "
+    "'name': 'foo', 'revision': 9, 'next_server_id': 5, 'created': true, 'monitoring': true, "
     "'asked': 2,"
     "'servers': [{'id': 2, 'name': 'localhost:80', 'backup': true, 'dynamic': true,"
     "'instances': 1, 'base': {'weight': 5, 'max_conns': 1, 'max_fails': 2, 'fail_timeout_ms': 3,"
     "'slow_start_ms': 4, 'admin': 1}, 'now': {'weight': 7, 'max_conns': 1, 'max_fails': 2,"
     "'fail_timeout_ms': 3, 'slow_start_ms': 4, 'admin': 0}, 'changed': 33,"
-    "'addresses': [{'address': '127.0.0.1:80', 'id': 3}, {'address': '[::1]:80', 'id': 4}], "
+    "'addresses': [{'address': '127.0.0.1:80', 'id': 3, 'monitors': {'a': {'verdict': 2, 'said': 7,"
+    "'admin': 1, 'percent': true, 'weight': 75, 'maxconn': 9}, 'p': {'verdict': 1, 'said': 0,"
+    "'admin': 0, 'percent': false, 'weight': 0, 'maxconn': 0}}}, {'address': '[::1]:80', 'id': 4}],"
     "'portless': true}],"
-    "'monitors': [{'id': 'm', 'name': 'tcp', 'options': {'interval': 1}}]}],"
+    "'monitors': [{'id': 'm', 'name': 'tcp', 'lua': false, 'options': {'interval': 1}},"
+    "{'id': 'a', 'name': 'haproxy-agent-check', 'lua': false, 'options': {}},"
+    "{'id': 'p', 'name': 'tcp', 'lua': false, 'options': {'mandatory': true, 'persistent': "
+    "true}}]}],"
     "'instances': [{'name': '/run/nginx.pid', 'pid': 7, 'worker_uid': 33, 'epoch': 3,"
     "'token': '0123456789abcdef0123456789abcdef', 'upstreams': {'foo': {}},"
     "'algorithms': {'foo': {'algorithm': 'consistent-hash', 'ketama': true}}}]}";
@@ -190,6 +162,12 @@ static void model_survives_as_json(void **state)
     server = model_server(model_upstream(&model, "foo"), "localhost:80");
     assert_int_equal(server->n_peers, 2);
     assert_int_equal(server->peers[1]->id, DURPINA_NONE);
+    assert_true(server->peers[0]->agent.down);
+    assert_int_equal(server->peers[0]->agent.admin, AGENT_DRAIN);
+    assert_int_equal(model_peer_weight(server->peers[0]), 75 * 5 / 100);
+    assert_int_equal(model_peer_max_conns(server->peers[0]), 9);
+    assert_false(server->peers[0]->checking);
+    assert_true(server->peers[1]->checking);
     again = saved(&model);
     assert_true(json_equal(json, again));
     json_decref(json);
@@ -284,7 +262,6 @@ static void damaged_json_is_refused_and_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(state_follows_the_truth_table),
         cmocka_unit_test(servers_keep_the_order_of_their_ids),
         cmocka_unit_test(address_has_the_id_of_its_server_and_a_name_one_more),
         cmocka_unit_test(server_is_found_by_its_id_and_by_those_of_its_addresses),

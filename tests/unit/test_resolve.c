@@ -1,513 +1,466 @@
 /* SPDX-License-Identifier: MIT */
-/* The resolver against the hosts file and against a name server of a few lines on the same loop. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* Names as callers see them. */
+#include "resolver_scene.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* --- what is handed out ----------------------------------------------------------------------- */
 
-#include "resolve.h"
-
-#include <cmocka.h>
-
-#define GUARD_MS 20000
-
-enum { TYPE_A = 1, TYPE_AAAA = 28 };
-enum { RCODE_OK = 0, RCODE_FAILED = 2, RCODE_NO_NAME = 3, RCODE_SILENT = -1 };
-
-/* What the server says; an unknown name does not exist. */
-static const struct record {
-    const char *name;
-    int rcode;
-    uint32_t ttl[4];
-    const char *data[4]; /* IPv4 or IPv6 */
-} zone[] = {
-    {"one.test", RCODE_OK, {60}, {"127.0.0.1"}},
-    {"many.test", RCODE_OK, {60, 30, 90, 60}, {"127.0.0.3", "127.0.0.1", "127.0.0.2", "127.0.0.1"}},
-    {"dual.test", RCODE_OK, {60, 20}, {"127.0.0.1", "::1"}},
-    {"zero.test", RCODE_OK, {0}, {"127.0.0.1"}},
-    {"empty.test", RCODE_OK, {0}, {NULL}},
-    {"failed.test", RCODE_FAILED, {0}, {NULL}},
-    {"silent.test", RCODE_SILENT, {0}, {NULL}},
-};
-
-struct name_server {
-    uv_udp_t udp;
-    char name[32];       /* "127.0.0.1:PORT" */
-    const char *address; /* answers every name with it, if not NULL */
-    bool silent;
-    unsigned n_queries;
-    unsigned rotation; /* of the records of an answer */
-    char buffer[512];
-};
-
-struct answer {
-    unsigned n;
-    int status;
-    char reason[64];
-    char addresses[256]; /* "a:1 b:1" */
-    uint32_t ttl_s;
-};
-
-static struct scene {
-    uv_loop_t loop;
-    uv_timer_t guard;
-    struct resolver *resolver;
-    struct name_server servers[2];
-} scene;
-
-/* --- name server (RFC 1035) ------------------------------------------------------------------ */
-
-static size_t put_record(char *p, const char *data, unsigned type, uint32_t ttl)
+static void localhost_and_addresses_need_no_name_server(void **state)
 {
-    unsigned char address[16];
-    bool v4 = inet_pton(AF_INET, data, address) == 1;
-    size_t length = v4 ? 4 : 16;
-    unsigned char head[12] = {0xc0,
-                              12,
-                              0,
-                              (unsigned char) (v4 ? TYPE_A : TYPE_AAAA),
-                              0,
-                              1,
-                              (unsigned char) (ttl >> 24),
-                              (unsigned char) (ttl >> 16),
-                              (unsigned char) (ttl >> 8),
-                              (unsigned char) ttl,
-                              0,
-                              (unsigned char) length};
+    struct watcher local, v4, v6;
 
-    if (head[3] != type)
-        return 0;
-    if (!v4)
-        assert_int_equal(inet_pton(AF_INET6, data, address), 1);
-    memcpy(p, head, sizeof(head));
-    memcpy(p + sizeof(head), address, length);
-    return sizeof(head) + length;
-}
-
-/* The end of the question that begins at query + 12; its name, dotted, in ret_name. */
-static size_t get_question(const char *query, char *ret_name)
-{
-    const char *p = query + 12;
-
-    while (*p != 0) {
-        memcpy(ret_name, p + 1, (size_t) *p);
-        ret_name += *p;
-        p += *p + 1;
-        *ret_name++ = *p != 0 ? '.' : '\0';
-    }
-    return (size_t) (p + 5 - query);
-}
-
-static size_t answer_build(struct name_server *server, char *reply, size_t n, unsigned type,
-                           const struct record *record)
-{
-    unsigned n_answers = 0;
-
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned j = (i + server->rotation) % 4;
-        size_t length = record->data[j] != NULL
-                            ? put_record(reply + n, record->data[j], type, record->ttl[j])
-                            : 0;
-
-        n += length;
-        n_answers += length > 0;
-    }
-    server->rotation++;
-    reply[2] |= (char) 0x80;
-    reply[3] = (char) record->rcode;
-    reply[7] = (char) n_answers;
-    reply[11] = 0; /* no EDNS */
-    return n;
-}
-
-static void query_received(uv_udp_t *udp, ssize_t n, const uv_buf_t *buffer,
-                           const struct sockaddr *from, unsigned flags)
-{
-    struct name_server *server = udp->data;
-    const struct record fixed = {.ttl = {60}, .data = {server->address}};
-    const struct record *record = server->address != NULL ? &fixed : NULL;
-    static const struct record none = {.rcode = RCODE_NO_NAME};
-    char name[256], reply[512];
-    size_t length;
-    uv_buf_t out;
-
-    (void) flags;
-    if (n <= 0)
-        return;
-    server->n_queries++;
-    length = get_question(buffer->base, name);
-    for (size_t i = 0; i < sizeof(zone) / sizeof(zone[0]) && record == NULL; i++) {
-        if (strcmp(zone[i].name, name) == 0)
-            record = &zone[i];
-    }
-    if (record == NULL)
-        record = &none;
-    if (server->silent || record->rcode == RCODE_SILENT)
-        return;
-    memcpy(reply, buffer->base, length);
-    length = answer_build(server, reply, length, (unsigned char) buffer->base[length - 3], record);
-    out = uv_buf_init(reply, (unsigned) length);
-    uv_udp_try_send(udp, &out, 1, from);
-}
-
-static void get_buffer(uv_handle_t *handle, size_t size, uv_buf_t *ret)
-{
-    struct name_server *server = handle->data;
-
-    (void) size;
-    *ret = uv_buf_init(server->buffer, sizeof(server->buffer));
-}
-
-static void server_open(struct name_server *server)
-{
-    struct addr addr;
-    int length = sizeof(addr.un);
-
-    assert_int_equal(addr_parse("127.0.0.1:1", 0, &addr), 0);
-    addr_set_port(&addr, 0);
-    uv_udp_init(&scene.loop, &server->udp);
-    server->udp.data = server;
-    assert_int_equal(uv_udp_bind(&server->udp, &addr.sa, 0), 0);
-    assert_int_equal(uv_udp_getsockname(&server->udp, &addr.sa, &length), 0);
-    addr_format(&addr, server->name, sizeof(server->name));
-    uv_udp_recv_start(&server->udp, get_buffer, query_received);
-}
-
-/* --- the scene ------------------------------------------------------------------------------- */
-
-static void guard_fired(uv_timer_t *timer)
-{
-    (void) timer;
-    fail_msg("nothing happened in %d ms", GUARD_MS);
-}
-
-static void use_server(size_t i)
-{
-    const char *name = scene.servers[i].name;
-
-    assert_int_equal(resolver_set_servers(scene.resolver, &name, 1), 0);
-}
-
-static int scene_open(void **state)
-{
     (void) state;
-    memset(&scene, 0, sizeof(scene));
-    assert_int_equal(uv_loop_init(&scene.loop), 0);
-    uv_timer_init(&scene.loop, &scene.guard);
-    uv_timer_start(&scene.guard, guard_fired, GUARD_MS, 0);
-    for (size_t i = 0; i < 2; i++)
-        server_open(&scene.servers[i]);
-    assert_int_equal(resolver_create(&scene.loop, &scene.resolver), 0);
-    use_server(0);
-    return 0;
+    watch(&local, "localhost");
+    watch(&v4, "127.0.0.9");
+    watch(&v6, "::1");
+    AWAIT(local.n > 0 && v4.n > 0 && v6.n > 0);
+    assert_non_null(strstr(local.text, "127.0.0.1:80"));
+    assert_string_equal(v4.text, "127.0.0.9:80");
+    assert_string_equal(v6.text, "[::1]:80");
+    assert_int_equal(scene.servers[0].n_queries, 0);
 }
 
-/* Nothing may be left on the loop; ASan looks for the memory. */
-static int scene_close(void **state)
+static void addresses_are_sorted_and_each_is_there_once(void **state)
 {
+    struct record *many =
+        put((struct record){.name = "many.test",
+                            .data = {"127.0.0.3", "::1", "127.0.0.1", "127.0.0.2", "127.0.0.1"}});
+    struct watcher watcher;
+
     (void) state;
-    resolver_destroy(scene.resolver);
-    for (size_t i = 0; i < 2; i++)
-        uv_close((uv_handle_t *) &scene.servers[i].udp, NULL);
-    uv_close((uv_handle_t *) &scene.guard, NULL);
-    uv_run(&scene.loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(&scene.loop), 0);
-    return 0;
+    watch(&watcher, "Many.Test");
+    AWAIT(many->n_queries[0] > 8); /* the server rotates its records */
+    assert_string_equal(watcher.text, "127.0.0.1:80 127.0.0.2:80 127.0.0.3:80 [::1]:80");
+    assert_int_equal(watcher.n, 1);
 }
 
-static void on_answer(void *user, int status, const char *reason, const struct addr *addresses,
-                      size_t n, uint32_t ttl_s)
+static void changes_are_handed_out_and_nothing_else(void **state)
 {
-    struct answer *answer = user;
-    size_t used = 0;
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    struct watcher watcher;
+    unsigned before;
 
-    answer->n++;
-    answer->status = status;
-    answer->ttl_s = ttl_s;
-    snprintf(answer->reason, sizeof(answer->reason), "%s", reason);
-    answer->addresses[0] = '\0';
-    for (size_t i = 0; i < n; i++) {
-        char text[DURPINA_NAME_SIZE];
+    (void) state;
+    watch(&watcher, "a.test");
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+    before = name->n_queries[0];
+    AWAIT(name->n_queries[0] > before + 3);
+    assert_int_equal(watcher.n, 1);
+    name->data[1] = "127.0.0.2";
+    AWAIT_TEXT(&watcher, "127.0.0.1:80 127.0.0.2:80");
+    name->data[0] = NULL;
+    AWAIT_TEXT(&watcher, "127.0.0.2:80");
+    assert_int_equal(watcher.n, 3);
+}
 
-        addr_format(&addresses[i], text, sizeof(text));
-        used += (size_t) snprintf(answer->addresses + used, sizeof(answer->addresses) - used,
-                                  "%s%s", i > 0 ? " " : "", text);
+static void one_question_serves_all_who_look(void **state)
+{
+    struct record *name =
+        put((struct record){.name = "a.test", .ttl_s = 60, .data = {"127.0.0.1"}});
+    struct watcher watchers[5], late;
+
+    (void) state;
+    use_policy(1000, 60000);
+    for (size_t i = 0; i < 5; i++)
+        watch(&watchers[i], "a.test");
+    for (size_t i = 0; i < 5; i++)
+        AWAIT_TEXT(&watchers[i], "127.0.0.1:80");
+    watch(&late, "a.test");
+    AWAIT_TEXT(&late, "127.0.0.1:80");
+    assert_int_equal(name->n_queries[0], 1);
+    assert_int_equal(name->n_queries[1], 1);
+}
+
+static void answer_that_could_not_be_taken_comes_again(void **state)
+{
+    struct watcher watcher;
+
+    (void) state;
+    put((struct record){.name = "a.test", .ttl_s = 3600, .data = {"127.0.0.1"}});
+    use_policy(10, 3600000);
+    watch(&watcher, "a.test");
+    watcher.refusals = 2;
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+    assert_int_equal(watcher.n, 3);
+    assert_true(lookup_is_followed(watcher.lookup));
+}
+
+static void addresses_beyond_the_limit_are_left_out(void **state)
+{
+    struct record *name =
+        put((struct record){.name = "a.test",
+                            .data = {"127.0.0.4", "127.0.0.2", "127.0.0.3", "127.0.0.1"}});
+    struct watcher watcher;
+
+    (void) state;
+    policy.max_addresses = 3;
+    use_policy(10, 40);
+    watch(&watcher, "a.test");
+    AWAIT(name->n_queries[0] > 4);
+    assert_string_equal(watcher.text, "127.0.0.1:80 127.0.0.2:80 127.0.0.3:80");
+    assert_int_equal(watcher.n, 1);
+    policy.max_addresses = 4;
+    use_policy(10, 40);
+    AWAIT(watcher.n_addresses == 4);
+}
+
+/* --- when it is asked ------------------------------------------------------------------------- */
+
+static void ttl_is_honoured_between_floor_and_ceiling(void **state)
+{
+    struct watcher low, exact, high;
+    struct lookup_state at;
+
+    (void) state;
+    put((struct record){.name = "low.test", .ttl_s = 0, .data = {"127.0.0.1"}});
+    put((struct record){.name = "exact.test", .ttl_s = 20, .data = {"127.0.0.1"}});
+    put((struct record){.name = "high.test", .ttl_s = 86400, .data = {"127.0.0.1"}});
+    use_policy(1000, 300000);
+    watch(&low, "low.test");
+    watch(&exact, "exact.test");
+    watch(&high, "high.test");
+    AWAIT(low.n > 0 && exact.n > 0 && high.n > 0);
+    at = lookup_state(low.lookup);
+    assert_int_equal(at.ttl_ms, 1000);
+    assert_in_range(at.next_ms, 0, 1100);
+    at = lookup_state(exact.lookup);
+    assert_int_equal(at.ttl_ms, 20000);
+    assert_in_range(at.next_ms, 19000, 22000);
+    at = lookup_state(high.lookup);
+    assert_int_equal(at.ttl_ms, 300000);
+    assert_in_range(at.next_ms, 299000, 330000);
+    assert_int_equal(at.n_failures, 0);
+    assert_string_equal(at.last_reason, "");
+    assert_true(at.answered_ms > 1600000000000);
+}
+
+static void thousand_names_of_equal_ttl_are_not_asked_for_at_once(void **state)
+{
+    enum { N = 1000, TENTHS = 10 };
+    struct watcher *watchers = calloc(N, sizeof(*watchers));
+    unsigned n_due[TENTHS] = {0};
+
+    (void) state;
+    assert_non_null(watchers);
+    scene.servers[0].address = "127.0.0.1"; /* whatever the name, for 60 s */
+    use_policy(1000, 300000);
+    for (int i = 0; i < N; i++) {
+        char name[32];
+
+        snprintf(name, sizeof(name), "n%d.test", i);
+        watch(&watchers[i], name);
     }
-    /* uv_run() would sleep on: it runs timers before it waits. */
-    uv_stop(&scene.loop);
+    for (int i = 0; i < N; i++)
+        AWAIT(watchers[i].n > 0);
+    for (int i = 0; i < N; i++) {
+        uint64_t next_ms = lookup_state(watchers[i].lookup).next_ms;
+
+        /* From a second or so before 60 s, by now, to 6 s later. */
+        assert_in_range(next_ms, 50000, 66000);
+        n_due[(next_ms - 50000) * TENTHS / 16001]++;
+    }
+    for (int i = 0; i < TENTHS; i++)
+        assert_in_range(n_due[i], 0, N / 2);
+    assert_int_equal(scene.servers[0].n_queries, 2 * N);
+    free(watchers);
 }
 
-static struct lookup *look_up(const char *host, struct answer *answer)
+static void whoever_asks_there_is_one_query_a_pace(void **state)
 {
-    struct lookup *lookup = NULL;
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    uint64_t begin = uv_hrtime(), until = begin + 400 * 1000000ull;
+    struct watcher watcher;
+    unsigned longest;
 
-    assert_int_equal(resolver_lookup(scene.resolver, host, 80, on_answer, answer, &lookup), 0);
-    assert_non_null(lookup);
-    return lookup;
+    (void) state;
+    use_policy(100, 60000);
+    watch(&watcher, "a.test");
+    for (unsigned i = 0; uv_hrtime() < until; i++) {
+        if (i % 3 == 0) {
+            lookup_cancel(watcher.lookup);
+            watch(&watcher, "a.test");
+        }
+        lookup_hurry(watcher.lookup);
+        uv_run(&scene.loop, UV_RUN_NOWAIT);
+    }
+    longest = (unsigned) ((uv_hrtime() - begin) / 100000000);
+    assert_in_range(name->n_queries[0], 2, longest + 1);
 }
 
-static void await(const struct answer *answer)
+static void not_followed_a_name_is_asked_for_until_it_has_an_answer(void **state)
 {
-    while (answer->n == 0)
+    struct record *later = put((struct record){.name = "later.test", .rcode = RCODE_FAILED});
+    struct record *known = put((struct record){.name = "known.test", .data = {"127.0.0.2"}});
+    struct watcher waiting, served;
+
+    (void) state;
+    policy.follow = false;
+    use_policy(10, 40);
+    watch_as(&served, "known.test", false, true);
+    watch(&waiting, "later.test");
+    AWAIT(later->n_queries[0] > 4);
+    later->rcode = RCODE_OK;
+    later->data[0] = "127.0.0.1";
+    AWAIT_TEXT(&waiting, "127.0.0.1:80");
+    assert_int_equal(lookup_state(waiting.lookup).next_ms, UINT64_MAX);
+    assert_int_equal(known->n_queries[0], 0);
+    assert_false(lookup_is_followed(waiting.lookup));
+    lookup_hurry(served.lookup);
+    AWAIT_TEXT(&served, "127.0.0.2:80");
+    policy.follow = true;
+    use_policy(10, 40);
+    AWAIT(known->n_queries[0] > 2 && later->n_queries[0] > 0);
+}
+
+/* --- failures --------------------------------------------------------------------------------- */
+
+static void no_failure_takes_addresses_away(void **state)
+{
+    static const struct {
+        int rcode;
+        const char *reason;
+    } failures[] = {
+        {RCODE_FAILED, "the name servers failed or cannot be reached"},
+        {RCODE_OK, "the name has no address"},
+        {5 /* REFUSED */, "the name servers failed or cannot be reached"},
+        {1 /* FORMERR */, NULL},
+    };
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    struct watcher watcher;
+
+    (void) state;
+    watch(&watcher, "a.test");
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+        name->rcode = failures[i].rcode;
+        name->data[0] = NULL;
+        AWAIT(lookup_state(watcher.lookup).n_failures > 5);
+        if (failures[i].reason != NULL)
+            assert_string_equal(lookup_state(watcher.lookup).last_reason, failures[i].reason);
+        name->rcode = RCODE_OK;
+        name->data[0] = "127.0.0.1";
+        AWAIT(lookup_state(watcher.lookup).n_failures == 0);
+    }
+    assert_int_equal(watcher.n, 1);
+}
+
+static void tries_of_a_failing_name_become_rarer(void **state)
+{
+    struct watcher watcher;
+
+    (void) state;
+    put((struct record){.name = "a.test", .rcode = RCODE_FAILED});
+    use_policy(20, 3600000);
+    watch(&watcher, "a.test");
+    AWAIT(lookup_state(watcher.lookup).n_failures == 4 && lookup_state(watcher.lookup).next_ms > 0);
+    assert_in_range(lookup_state(watcher.lookup).next_ms, 130, 176);
+    assert_int_equal(watcher.n, 0);
+}
+
+static void only_nxdomain_in_a_row_takes_addresses_away(void **state)
+{
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    struct watcher watcher;
+
+    (void) state;
+    watch(&watcher, "a.test");
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+    /* Two, and something else. */
+    for (int i = 0; i < 3; i++) {
+        name->rcode = RCODE_NO_NAME;
+        AWAIT(lookup_state(watcher.lookup).n_failures == 3u * (unsigned) i + 2);
+        name->rcode = RCODE_FAILED;
+        AWAIT(lookup_state(watcher.lookup).n_failures == 3u * (unsigned) i + 3);
+    }
+    assert_int_equal(watcher.n, 1);
+    name->rcode = RCODE_NO_NAME;
+    AWAIT(watcher.n == 2);
+    assert_int_equal(watcher.n_addresses, 0);
+    assert_int_equal(lookup_state(watcher.lookup).n_failures, 12);
+    name->rcode = RCODE_OK;
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+}
+
+static void nxdomain_takes_nothing_away_if_it_is_not_to(void **state)
+{
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    struct watcher watcher;
+
+    (void) state;
+    policy.max_nxdomain = 0;
+    use_policy(5, 10);
+    watch(&watcher, "a.test");
+    AWAIT_TEXT(&watcher, "127.0.0.1:80");
+    name->rcode = RCODE_NO_NAME;
+    AWAIT(lookup_state(watcher.lookup).n_failures > 10);
+    assert_int_equal(watcher.n, 1);
+}
+
+static void family_that_fails_keeps_its_addresses(void **state)
+{
+    struct record *name = put((struct record){.name = "a.test", .data = {"127.0.0.1", "::1"}});
+    struct watcher watcher, broken;
+    unsigned before;
+
+    (void) state;
+    put((struct record){.name = "v4.test", .rcode_v6 = RCODE_FAILED, .data = {"127.0.0.4"}});
+    watch(&watcher, "a.test");
+    watch(&broken, "v4.test"); /* a server that cannot do AAAA at all */
+    AWAIT_TEXT(&watcher, "127.0.0.1:80 [::1]:80");
+    AWAIT_TEXT(&broken, "127.0.0.4:80");
+    name->rcode_v6 = RCODE_FAILED;
+    name->data[0] = "127.0.0.2";
+    AWAIT_TEXT(&watcher, "127.0.0.2:80 [::1]:80");
+    before = name->n_queries[1];
+    AWAIT(name->n_queries[1] > before + 6);
+    assert_int_equal(watcher.n, 2);
+    name->rcode_v6 = RCODE_OK;
+    name->data[1] = NULL;
+    AWAIT_TEXT(&watcher, "127.0.0.2:80");
+}
+
+static void half_of_all_answers_may_fail(void **state)
+{
+    static const int rcodes[] = {RCODE_OK, RCODE_FAILED, RCODE_OK, 5};
+    struct record *a =
+        put((struct record){.name = "a.test", .data = {"127.0.0.1", "127.0.0.2", "::1"}});
+    struct record *srv =
+        put((struct record){.name = "_x._tcp.test", .data = {"1 1 80 a.test", "2 1 81 a.test"}});
+    struct record whole_a = *a, whole_srv = *srv;
+    struct watcher name, service;
+    char first[512];
+
+    (void) state;
+    use_policy(2, 5);
+    watch(&name, "a.test");
+    watch_service(&service, "_x._tcp.test");
+    AWAIT(name.n > 0 && service.n_addresses == 6);
+    strcpy(first, service.text);
+    srandom(1);
+    for (int i = 0; i < 3000; i++) {
+        long dice = random() % 8;
+
+        memcpy(a->data, whole_a.data, sizeof(a->data));
+        memcpy(srv->data, whole_srv.data, sizeof(srv->data));
+        a->rcode = srv->rcode = dice < 4 ? RCODE_OK : rcodes[dice % 4];
+        if (dice >= 4 && a->rcode == RCODE_OK) { /* an empty answer */
+            memset(a->data, 0, sizeof(a->data));
+            memset(srv->data, 0, sizeof(srv->data));
+        }
         uv_run(&scene.loop, UV_RUN_ONCE);
-}
-
-static struct answer ask(const char *host)
-{
-    struct answer answer = {0};
-
-    look_up(host, &answer);
-    assert_int_equal(answer.n, 0);
-    await(&answer);
-    assert_int_equal(answer.n, 1);
-    return answer;
-}
-
-static void assert_answer(const char *host, const char *addresses, uint32_t ttl_s)
-{
-    struct answer answer = ask(host);
-
-    assert_int_equal(answer.status, 0);
-    assert_string_equal(answer.addresses, addresses);
-    assert_int_equal(answer.ttl_s, ttl_s);
-}
-
-static void assert_failure(const char *host, int status, const char *reason)
-{
-    struct answer answer = ask(host);
-
-    assert_int_equal(answer.status, status);
-    assert_string_equal(answer.reason, reason);
-    assert_string_equal(answer.addresses, "");
-}
-
-/* --- tests ----------------------------------------------------------------------------------- */
-
-static void localhost_needs_no_name_server(void **state)
-{
-    struct answer answer = ask("localhost");
-
-    (void) state;
-    assert_int_equal(answer.status, 0);
-    assert_non_null(strstr(answer.addresses, "127.0.0.1:80"));
-    assert_int_equal(answer.ttl_s, UINT32_MAX);
-    assert_int_equal(scene.servers[0].n_queries, 0);
-}
-
-static void address_is_its_own_answer(void **state)
-{
-    (void) state;
-    assert_answer("127.0.0.9", "127.0.0.9:80", UINT32_MAX);
-    assert_answer("::1", "[::1]:80", UINT32_MAX);
-    assert_int_equal(scene.servers[0].n_queries, 0);
-}
-
-static void answer_carries_the_smallest_ttl_and_each_address_once(void **state)
-{
-    (void) state;
-    assert_answer("one.test", "127.0.0.1:80", 60);
-    assert_answer("many.test", "127.0.0.1:80 127.0.0.2:80 127.0.0.3:80", 30);
-    assert_answer("zero.test", "127.0.0.1:80", 0);
-}
-
-static void rotated_answers_are_the_same(void **state)
-{
-    (void) state;
-    for (int i = 0; i < 8; i++)
-        assert_answer("many.test", "127.0.0.1:80 127.0.0.2:80 127.0.0.3:80", 30);
-}
-
-static void both_families_are_asked(void **state)
-{
-    struct answer answer = ask("dual.test");
-
-    (void) state;
-    assert_int_equal(answer.status, 0);
-    assert_int_equal(answer.ttl_s, 20);
-    /* Which comes first is the system's choice (RFC 6724). */
-    assert_non_null(strstr(answer.addresses, "127.0.0.1:80"));
-    assert_non_null(strstr(answer.addresses, "[::1]:80"));
-}
-
-static void failures_tell_a_missing_name_from_a_failing_server(void **state)
-{
-    (void) state;
-    assert_failure("none.test", -ENOENT, "no such name");
-    assert_failure("empty.test", -ENOENT, "the name has no address");
-    assert_failure("failed.test", -EAGAIN, "the name servers failed or cannot be reached");
-}
-
-static void malformed_names_do_not_exist(void **state)
-{
-    static char longer[300];
-    static const char *const names[] = {"", ".", "a..b", "-", "a b", "a\nb", "\xff\xfe", longer};
-
-    (void) state;
-    memset(longer, 'a', sizeof(longer) - 1);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        struct answer answer = ask(names[i]);
-
-        assert_int_not_equal(answer.status, 0);
-        assert_string_not_equal(answer.reason, "");
     }
+    assert_int_equal(name.n, 1);
+    assert_int_equal(service.n, 1);
+    assert_string_equal(service.text, first);
 }
 
-static void silent_server_is_given_up_and_stops_no_other_lookup(void **state)
+static void other_name_servers_are_asked_at_once(void **state)
 {
-    struct answer silent = {0};
-    uint64_t begin = uv_hrtime();
+    const char *first = scene.servers[0].name, *second = scene.servers[1].name;
+    struct watcher watcher;
 
     (void) state;
-    look_up("silent.test", &silent);
-    assert_answer("one.test", "127.0.0.1:80", 60);
-    assert_int_equal(silent.n, 0);
-    await(&silent);
-    assert_int_equal(silent.status, -EAGAIN);
-    assert_string_equal(silent.reason, "no answer from the name servers");
-    assert_in_range((uv_hrtime() - begin) / 1000000, 1000, 15000);
-}
-
-static void lookups_under_way_move_to_the_new_servers(void **state)
-{
-    struct answer answer = {0};
-
-    (void) state;
-    scene.servers[0].silent = true;
+    put((struct record){.name = "a.test", .rcode = RCODE_FAILED});
+    use_policy(10, 3600000);
+    watch(&watcher, "a.test");
+    AWAIT(lookup_state(watcher.lookup).n_failures > 3);
     scene.servers[1].address = "127.0.0.7";
-    look_up("one.test", &answer);
-    while (scene.servers[0].n_queries == 0)
-        uv_run(&scene.loop, UV_RUN_ONCE);
-    use_server(1);
-    await(&answer);
-    assert_string_equal(answer.addresses, "127.0.0.7:80");
-    assert_answer("two.test", "127.0.0.7:80", 60);
+    assert_int_equal(resolver_set_servers(resolver, &second, 1), 0);
+    AWAIT_TEXT(&watcher, "127.0.0.7:80");
+
+    /* Of a name that has an answer for the next hour, too. */
+    scene.servers[0].address = "127.0.0.6";
+    assert_int_equal(resolver_set_servers(resolver, &first, 1), 0);
+    AWAIT_TEXT(&watcher, "127.0.0.6:80");
 }
 
-static void second_server_answers_for_a_silent_first(void **state)
-{
-    const char *names[] = {scene.servers[0].name, scene.servers[1].name};
+/* --- life ------------------------------------------------------------------------------------- */
 
-    (void) state;
-    scene.servers[0].silent = true;
-    assert_int_equal(resolver_set_servers(scene.resolver, names, 2), 0);
-    assert_answer("one.test", "127.0.0.1:80", 60);
+struct actor {
+    struct watcher other, own, again;
+};
+
+static int act(void *user, const struct resolved *resolved, size_t n)
+{
+    struct actor *actor = user;
+
+    (void) resolved;
+    assert_int_equal(n, 1);
+    lookup_cancel(actor->other.lookup);
+    lookup_cancel(actor->own.lookup);
+    watch(&actor->again, "a.test");
+    return -ENOSPC; /* nobody is left to hear that */
 }
 
-static void wrong_servers_are_refused_and_the_old_ones_stay(void **state)
+static void callback_may_cancel_and_look_up(void **state)
 {
-    static const char *const wrong[] = {"dns.example",   "127.0.0.1:0",         "",
-                                        "unix:/tmp/dns", "127.0.0.1,127.0.0.2", "[::1"};
+    struct actor actor = {0};
 
     (void) state;
-    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        const char *names[] = {scene.servers[1].name, wrong[i]};
-
-        assert_int_equal(resolver_set_servers(scene.resolver, names, 2), -EINVAL);
-    }
-    assert_answer("one.test", "127.0.0.1:80", 60);
-    assert_int_equal(scene.servers[1].n_queries, 0);
-}
-
-static void no_servers_mean_resolv_conf(void **state)
-{
-    struct answer answer;
-
-    (void) state;
-    assert_int_equal(resolver_set_servers(scene.resolver, NULL, 0), 0);
-    answer = ask("localhost");
-    assert_int_equal(answer.status, 0);
-    assert_int_equal(scene.servers[0].n_queries, 0);
+    put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    assert_int_equal(resolver_look_up(resolver, "a.test", false, 80, false, act, &actor,
+                                      &actor.own.lookup),
+                     0);
+    watch(&actor.other, "a.test");
+    AWAIT_TEXT(&actor.again, "127.0.0.1:80");
+    assert_int_equal(actor.other.n, 0);
 }
 
 static void cancelled_lookups_are_silent(void **state)
 {
-    struct answer literal = {0}, asked = {0}, other = {0};
+    struct watcher cancelled, other;
 
     (void) state;
-    lookup_cancel(look_up("127.0.0.1", &literal));
-    lookup_cancel(look_up("one.test", &asked));
+    put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    watch(&cancelled, "a.test");
+    lookup_cancel(cancelled.lookup);
     lookup_cancel(NULL);
-    look_up("many.test", &other);
-    await(&other);
-    assert_answer("one.test", "127.0.0.1:80", 60);
-    assert_int_equal(literal.n, 0);
-    assert_int_equal(asked.n, 0);
-}
-
-struct actor {
-    struct answer answer;
-    struct lookup *own, *other;
-};
-
-static void act(void *user, int status, const char *reason, const struct addr *addresses, size_t n,
-                uint32_t ttl_s)
-{
-    struct actor *actor = user;
-
-    on_answer(&actor->answer, status, reason, addresses, n, ttl_s);
-    lookup_cancel(actor->own);
-    lookup_cancel(actor->other);
-    use_server(1);
-    actor->own = look_up("127.0.0.5", &actor->answer);
-}
-
-static void callback_may_cancel_switch_and_ask(void **state)
-{
-    struct answer other = {0};
-    struct actor actor = {0};
-
-    (void) state;
-    actor.other = look_up("silent.test", &other);
-    assert_int_equal(resolver_lookup(scene.resolver, "one.test", 80, act, &actor, &actor.own), 0);
-    while (actor.answer.n < 2)
-        uv_run(&scene.loop, UV_RUN_ONCE);
-    assert_string_equal(actor.answer.addresses, "127.0.0.5:80");
-    assert_int_equal(other.n, 0);
+    watch(&other, "a.test");
+    AWAIT(other.n > 0);
+    assert_int_equal(cancelled.n, 0);
 }
 
 static void destroyed_resolver_leaves_nothing_of_lookups(void **state)
 {
-    struct answer answer = {0};
+    struct watcher watchers[4];
+    struct record *silent = put((struct record){.name = "silent.test", .rcode = RCODE_SILENT});
 
     (void) state;
-    look_up("127.0.0.1", &answer);
-    look_up("silent.test", &answer);
-    lookup_cancel(look_up("one.test", &answer));
-    while (scene.servers[0].n_queries == 0)
-        uv_run(&scene.loop, UV_RUN_ONCE);
-    look_up("127.0.0.1", &answer);
-    answer.n = 0;
-    resolver_destroy(scene.resolver);
-    scene.resolver = NULL;
+    put((struct record){.name = "a.test", .data = {"127.0.0.1"}});
+    put((struct record){.name = "_x._tcp.test", .data = {"1 1 80 a.test", "1 2 80 silent.test"}});
+    watch(&watchers[0], "silent.test");
+    watch_service(&watchers[1], "_x._tcp.test");
+    watch(&watchers[2], "127.0.0.1");
+    AWAIT(silent->n_queries[0] > 0);
+    lookup_cancel(watchers[0].lookup);
+    watch(&watchers[3], "127.0.0.1");
+    resolver_destroy(resolver);
+    resolver = NULL;
     uv_run(&scene.loop, UV_RUN_NOWAIT);
-    assert_int_equal(answer.n, 0);
+    assert_int_equal(watchers[1].n + watchers[3].n, 0);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, scene_open, scene_close)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(localhost_needs_no_name_server),
-        TEST(address_is_its_own_answer),
-        TEST(answer_carries_the_smallest_ttl_and_each_address_once),
-        TEST(rotated_answers_are_the_same),
-        TEST(both_families_are_asked),
-        TEST(failures_tell_a_missing_name_from_a_failing_server),
-        TEST(malformed_names_do_not_exist),
-        TEST(silent_server_is_given_up_and_stops_no_other_lookup),
-        TEST(lookups_under_way_move_to_the_new_servers),
-        TEST(second_server_answers_for_a_silent_first),
-        TEST(wrong_servers_are_refused_and_the_old_ones_stay),
-        TEST(no_servers_mean_resolv_conf),
+        TEST(localhost_and_addresses_need_no_name_server),
+        TEST(addresses_are_sorted_and_each_is_there_once),
+        TEST(changes_are_handed_out_and_nothing_else),
+        TEST(one_question_serves_all_who_look),
+        TEST(answer_that_could_not_be_taken_comes_again),
+        TEST(addresses_beyond_the_limit_are_left_out),
+        TEST(ttl_is_honoured_between_floor_and_ceiling),
+        TEST(thousand_names_of_equal_ttl_are_not_asked_for_at_once),
+        TEST(whoever_asks_there_is_one_query_a_pace),
+        TEST(not_followed_a_name_is_asked_for_until_it_has_an_answer),
+        TEST(no_failure_takes_addresses_away),
+        TEST(tries_of_a_failing_name_become_rarer),
+        TEST(only_nxdomain_in_a_row_takes_addresses_away),
+        TEST(nxdomain_takes_nothing_away_if_it_is_not_to),
+        TEST(family_that_fails_keeps_its_addresses),
+        TEST(half_of_all_answers_may_fail),
+        TEST(other_name_servers_are_asked_at_once),
+        TEST(callback_may_cancel_and_look_up),
         TEST(cancelled_lookups_are_silent),
-        TEST(callback_may_cancel_switch_and_ask),
         TEST(destroyed_resolver_leaves_nothing_of_lookups),
     };
 

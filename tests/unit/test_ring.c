@@ -124,7 +124,7 @@ static void picks_find_the_same_points(void **state)
     static struct durpina_upstream upstream = {.publish = 2, .generation = 1};
     static struct durpina_cursor cursor;
     struct ring ring = build(servers, N_SERVERS);
-    struct durpina_table table = {0, ring.length};
+    const struct durpina_tier tier = {.ring = {0, ring.length}};
     struct durpina_maps maps = {
         .upstreams = &upstream,
         .peers = peers,
@@ -152,7 +152,7 @@ static void picks_find_the_same_points(void **state)
                                     .word = upstream.publish};
         struct durpina_pick pick;
 
-        assert_int_equal(durpina_pick_point(&p, table, hash, &pick), DURPINA_TAKEN);
+        assert_int_equal(durpina_pick_point(&p, &tier, hash, &pick), DURPINA_TAKEN);
         assert_int_equal(pick.peer, look_up(&ring, hash));
     }
     free(ring.slots);

@@ -95,7 +95,7 @@ static void picks_of_all_processes_are_one_run(void **state) /* S3 */
     (void) state;
     run_in_processes(s, rounds * scene_view(s)->tier[0].schedule.length / PROCESSES);
     for (uint32_t i = 0; i < n; i++) {
-        assert_int_equal(scene_counters(s, i)->requests, rounds * weights[i]);
+        assert_int_equal(durpina_requests(scene_counters(s, i)), rounds * weights[i]);
         assert_int_equal(scene_counters(s, i)->active, 0);
     }
     assert_int_equal(scene_cursor(s)->active, 0);

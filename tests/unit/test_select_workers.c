@@ -155,6 +155,9 @@ static void churn_shows_no_peer_that_was_not_up(void **state) /* S1 */
 
     (void) state;
     s->tables = SCENE_RING;
+    for (uint32_t i = 0; i < s->n; i++)
+        s->tier[i] = (enum durpina_tier_id)(i % 2);
+    scene_publish(s);
     s->history[s->upstreams[SCENE_UPSTREAM].publish] = (1U << s->n) - 1;
     for (uint32_t i = 0; i < WORKERS; i++)
         pids[i] = start(s, pick_all_the_time, seed + i);
@@ -165,7 +168,6 @@ static void churn_shows_no_peer_that_was_not_up(void **state) /* S1 */
         for (uint32_t i = 0; i < s->n; i++) {
             s->want[i].state = up & 1U << i ? DURPINA_PEER_UP : DURPINA_PEER_DOWN;
             s->want[i].weight = 1 + scene_below(&seed, 3);
-            s->tier[i] = (enum durpina_tier_id) scene_below(&seed, 2);
         }
         __atomic_store_n(&s->history[word % HISTORY], up, __ATOMIC_RELEASE);
         scene_publish(s);
@@ -183,8 +185,17 @@ static void churn_shows_no_peer_that_was_not_up(void **state) /* S1 */
 /* --- stopped at any instruction --- */
 
 /* What others do as soon as the worker that is watched is about to take a peer; they publish as
- * soon as it has its ticket. */
-enum meanwhile { NOTHING, TAKES_THE_LAST, SENDS_THE_PROBE, OWNER_CHANGES, MEANWHILES, PUBLISHES };
+ * soon as it has its ticket, or begin to when it has read the publish word and said what it asks
+ * for. */
+enum meanwhile {
+    NOTHING,
+    TAKES_THE_LAST,
+    SENDS_THE_PROBE,
+    OWNER_CHANGES,
+    MEANWHILES,
+    PUBLISHES_AT_TICKET,
+    PUBLISHES_AT_ASKING,
+};
 
 struct watch {
     struct scene *s;
@@ -234,6 +245,15 @@ static void intervene(struct watch *w, uint32_t i)
     w->meanwhile = NOTHING;
 }
 
+static bool is_to_publish(const struct watch *w)
+{
+    const struct durpina_cursor *cursor = scene_cursor(w->s);
+
+    if (w->meanwhile == PUBLISHES_AT_TICKET)
+        return cursor->round_robin[0] + cursor->unweighted[0] != 0;
+    return w->meanwhile == PUBLISHES_AT_ASKING && cursor->asked != DURPINA_ASKED_BOUND;
+}
+
 /* S6, were the worker killed now. */
 static void check_step(struct watch *w)
 {
@@ -261,7 +281,7 @@ static uint64_t requests(struct scene *s)
     uint64_t all = 0;
 
     for (uint32_t i = 0; i < s->n; i++)
-        all += scene_counters(s, i)->requests;
+        all += durpina_requests(scene_counters(s, i));
     return all;
 }
 
@@ -282,11 +302,13 @@ static uint32_t watch(struct watch *w)
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
         check_step(w);
-        if (w->meanwhile == PUBLISHES &&
-            scene_cursor(s)->round_robin[0] + scene_cursor(s)->unweighted[0] != 0) {
-            scene_publish(s);
+        if (is_to_publish(w)) {
+            struct durpina_view view = scene_put_in_force(s);
+
+            if (w->meanwhile == PUBLISHES_AT_TICKET)
+                scene_write_copy(s, &view);
             w->meanwhile = NOTHING;
-        } else if (w->meanwhile != PUBLISHES &&
+        } else if (w->meanwhile < MEANWHILES &&
                    s->inflight[0].tries[0].step == DURPINA_TRY_TAKING) {
             intervene(w, s->inflight[0].tries[0].peer - SCENE_FIRST);
         }
@@ -334,15 +356,36 @@ static void overtaken_pick_draws_no_second_ticket(void **state) /* S3 */
         struct scene *s = scene_create(3, NULL);
         struct watch w = {.s = s,
                           .algorithm = (enum durpina_algorithm) algorithm,
-                          .meanwhile = PUBLISHES};
+                          .meanwhile = PUBLISHES_AT_TICKET};
         const struct durpina_cursor *cursor = scene_cursor(s);
         bool draws = durpina_draws(w.algorithm);
 
         watch(&w);
-        assert_int_equal(w.meanwhile, draws ? NOTHING : PUBLISHES);
+        assert_int_equal(w.meanwhile, draws ? NOTHING : PUBLISHES_AT_TICKET);
         assert_int_equal(cursor->round_robin[0] + cursor->unweighted[0], draws);
         assert_int_equal(cursor->active, 0);
         assert_int_equal(requests(s), 1);
+        scene_destroy(s);
+    }
+}
+
+/* Nobody was up when the pick began, so there is nothing it looks at; then somebody comes. */
+static void pick_that_finds_nobody_looks_whether_somebody_has_come(void **state) /* S1 */
+{
+    (void) state;
+    for (int algorithm = 0; algorithm < DURPINA_ALGORITHMS; algorithm++) {
+        struct scene *s = scene_create(3, NULL);
+        struct watch w = {.s = s,
+                          .algorithm = (enum durpina_algorithm) algorithm,
+                          .meanwhile = PUBLISHES_AT_ASKING};
+
+        for (uint32_t i = 0; i < s->n; i++)
+            s->want[i].state = DURPINA_PEER_DOWN;
+        scene_publish(s);
+        s->want[1].state = DURPINA_PEER_UP;
+        watch(&w);
+        assert_int_equal(w.meanwhile, NOTHING);
+        assert_int_equal(durpina_requests(scene_counters(s, 1)), 1);
         scene_destroy(s);
     }
 }
@@ -354,6 +397,7 @@ int main(void)
         cmocka_unit_test(churn_shows_no_peer_that_was_not_up),
         cmocka_unit_test(entry_tells_what_is_counted_at_every_instruction),
         cmocka_unit_test(overtaken_pick_draws_no_second_ticket),
+        cmocka_unit_test(pick_that_finds_nobody_looks_whether_somebody_has_come),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,7 +123,7 @@ static void bad_line_is_refused_with_the_code_of_its_culprit(void **state)
         {"a wieght=1", "UpstreamConfFormatError", "wieght=1"},
         {"a weight", "UpstreamConfFormatError", "\"weight\""},
         {"a backup=1", "UpstreamConfFormatError", "backup=1"},
-        {"a resolve", "UpstreamConfFormatError", "resolve"},
+        {"a resolved", "UpstreamConfFormatError", "resolved"},
         {"a weight=1 weight=1", "UpstreamConfFormatError", "twice"},
         {"a down drain", "UpstreamConfFormatError", "drain"},
         {"a b", "UpstreamConfFormatError", "\"b\""},
@@ -221,6 +222,82 @@ static void times_are_as_in_nginx(void **state)
     assert_int_equal(ms, 7);
 }
 
+static void service_is_the_name_of_its_srv_records(void **state)
+{
+    static const struct {
+        const char *line, *name;
+    } good[] = {
+        {"example.com service=http", "_http._tcp.example.com"},
+        {"example.com service=_sip._udp weight=3", "_sip._udp.example.com"},
+        {"example.com resolve service=server1.backend", "server1.backend.example.com"},
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        struct server_spec spec, back;
+
+        spec = parse(good[i].line);
+        assert_string_equal(spec.name, good[i].name);
+        assert_string_equal(spec.host, "example.com");
+        assert_int_equal(spec.port, 0);
+        assert_false(spec.portless);
+        assert_int_equal(server_service_name_parse(spec.name, spec.service, &back), 0);
+        assert_string_equal(back.name, spec.name);
+        assert_string_equal(back.host, "example.com");
+        assert_string_equal(back.service, spec.service);
+        assert_int_equal(server_service_name_parse(spec.name, "", &back), 0);
+        assert_string_equal(back.name, spec.name);
+    }
+}
+
+static void service_needs_a_host_name_without_a_port(void **state)
+{
+    static const char *const bad[] = {
+        "example.com:80 service=http", "127.0.0.1 service=http", "[::1] service=http",
+        "unix:/run/x service=http",    "example.com service=",   "example.com service=a..b",
+        "example.com service=.a",      "example.com service=a.", "example.com service=a/b",
+        "example.com service=-a",      "example.com service",    "example.com service=a service=b",
+        "example.com resolve resolve", "example.com resolve=1",
+    };
+    char line[200];
+    struct server_spec spec;
+    struct failure failure;
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(server_line_parse(bad[i], 80, &spec, &failure), -EINVAL);
+    /* At the edges of the service's size and the name's. */
+    for (int len = SERVER_SERVICE_SIZE - 1; len <= SERVER_SERVICE_SIZE; len++) {
+        snprintf(line, sizeof(line), "a.b service=%0*d", len, 1);
+        assert_int_equal(server_line_parse(line, 80, &spec, &failure),
+                         len < SERVER_SERVICE_SIZE ? 0 : -EINVAL);
+    }
+    for (int len = DURPINA_NAME_SIZE - 1; len <= DURPINA_NAME_SIZE; len++) {
+        snprintf(line, sizeof(line), "h%0*d service=x.y", len - 5, 1);
+        assert_int_equal(server_line_parse(line, 80, &spec, &failure),
+                         len < DURPINA_NAME_SIZE ? 0 : -EINVAL);
+    }
+}
+
+static void names_that_are_of_no_service_are_told(void **state)
+{
+    static const struct {
+        const char *name, *service;
+    } bad[] = {{"_http._tcp.example.com", "https"},
+               {"_http._tcp", ""},
+               {"example.com", "http"},
+               {"", ""},
+               {"a.b", ""},
+               {"_http._tcp.", "http"},
+               {"a.b.127.0.0.1", ""},
+               {"a.b.c:80", ""}};
+    struct server_spec spec;
+
+    (void) state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(server_service_name_parse(bad[i].name, bad[i].service, &spec), -EINVAL);
+}
+
 static void cleared_spec_owns_nothing(void **state)
 {
     struct server_spec spec = {.addresses = calloc(2, sizeof(struct addr)), .n_addresses = 2};
@@ -243,6 +320,9 @@ int main(void)
         cmocka_unit_test(bad_line_is_refused_with_the_code_of_its_culprit),
         cmocka_unit_test(name_that_does_not_fit_is_refused_not_cut),
         cmocka_unit_test(times_are_as_in_nginx),
+        cmocka_unit_test(service_is_the_name_of_its_srv_records),
+        cmocka_unit_test(service_needs_a_host_name_without_a_port),
+        cmocka_unit_test(names_that_are_of_no_service_are_told),
         cmocka_unit_test(cleared_spec_owns_nothing),
     };
 
