@@ -21,7 +21,7 @@ CFLAGS ?= -O2 -g
 WERROR ?= $(CI)
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-PACKAGES := libbpf libuv libcurl libcares jansson libmicrohttpd libcap-ng zlib
+PACKAGES := libbpf libuv libcurl libssl libcrypto libcares jansson libmicrohttpd libcap-ng libpcre2-8 zlib
 ALL_CPPFLAGS = -D_GNU_SOURCE -DDURPINA_VERSION=\"$(VERSION)\" -Ibpf -Icontroller -I$(B) \
 	$(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(CFLAGS)
@@ -40,10 +40,12 @@ LUA_FILES := $(sort $(wildcard lua/durpina/*.lua))
 
 OBJECTS := $(patsubst controller/%.c,$(B)/obj/%.o,$(LIB_SOURCES))
 ASAN_OBJECTS := $(patsubst controller/%.c,$(B)/asan/obj/%.o,$(LIB_SOURCES))
+FUZZ_OBJECTS := $(patsubst controller/%.c,$(B)/fuzz/obj/%.o,$(LIB_SOURCES))
 PROGRAMS := $(B)/durpinad $(B)/durpinactl
 MODULE := $(B)/ngx_http_durpina_module.so
 UNIT_PROGRAMS := $(addprefix $(B)/unit/,$(UNIT_TESTS))
 BPF_PROGRAMS := $(addprefix $(B)/bpf/,$(BPF_TESTS))
+FUZZ_PROGRAMS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 #@ all           build durpinad, durpinactl and the nginx module (default)
 .PHONY: all
@@ -171,12 +173,30 @@ tests: all $(UNIT_PROGRAMS) $(BPF_PROGRAMS) $(addprefix $(B)/bench/,$(BENCHES))
 .PHONY: check
 check: deps
 	$(Q)$(MAKE) tests
-	$(Q)tests/run $(T)
+	$(Q)DURPINA_BUILD=$(abspath $(B)) tests/run $(T)
 
 #@ asan          the controller and the unit tests under ASan and UBSan
 .PHONY: asan
 asan: $(B)/asan/durpinad $(B)/asan/durpinactl $(UNIT_PROGRAMS)
-	$(Q)tests/run unit
+	$(Q)DURPINA_BUILD=$(abspath $(B)) tests/run unit
+
+# libFuzzer comes with clang; what is not only for it, such as flags, keeps its compiler.
+FUZZ_SANITIZE := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+$(B)/fuzz/%: private CC = $(CLANG)
+$(eval $(call controller_rules,$(B)/fuzz,$(FUZZ_SANITIZE)))
+$(B)/fuzz/libdurpinad.a: $(FUZZ_OBJECTS) $(B)/members
+$(FUZZ_PROGRAMS): $(B)/fuzz/%: tests/fuzz/%.c $(B)/fuzz/libdurpinad.a
+	$(call say,CC,$@)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(FUZZ_SANITIZE) -fsanitize=fuzzer -MMD -MP \
+		$< $(B)/fuzz/libdurpinad.a $(LDFLAGS) $(PKG_LIBS) -o $@
+
+#@ fuzz          the parsers of what others send, T seconds each: T=60
+.PHONY: fuzz
+fuzz: deps
+	$(Q)missing=$$(packaging/missing-packages $(FUZZ_DEPS)); \
+	[ -z "$$missing" ] || packaging/install-packages $$missing
+	$(Q)$(MAKE) $(FUZZ_PROGRAMS)
+	$(Q)DURPINA_BUILD=$(abspath $(B)) tests/fuzz/run $(or $(T),60)
 
 #@ demo          the main job in a minute (as root); KEEP=1 leaves it running
 .PHONY: demo
@@ -196,11 +216,12 @@ bench: deps
 
 BUILD_DEPS := gcc libc6-dev clang bpftool pkg-config libbpf-dev libuv1-dev libcurl4-openssl-dev \
 	libc-ares-dev libjansson-dev libmicrohttpd-dev libcap-ng-dev libxxhash-dev uthash-dev \
-	zlib1g-dev libpcre2-dev nginx nginx-dev
+	libssl-dev zlib1g-dev libpcre2-dev nginx nginx-dev
 TEST_DEPS := libnginx-mod-http-lua lua-cjson libcmocka-dev curl jq wrk iproute2 procps \
-	luajit2 openssl
+	luajit2 openssl haproxy nsd python3 python3-grpcio
 LINT_DEPS := clang-format cppcheck lua-check
 BENCH_DEPS := haproxy util-linux valgrind
+FUZZ_DEPS := libclang-rt-14-dev
 
 #@ deps          install what a bare Debian 12 lacks, and nothing if nothing is missing
 # Debian starts an installed nginx at once; policy-rc.d keeps it from taking port 80 here.
@@ -278,4 +299,4 @@ lint:
 clean:
 	rm -rf $(B)
 
--include $(wildcard $(B)/*.d $(B)/*/*.d $(B)/asan/*/*.d)
+-include $(wildcard $(B)/*.d $(B)/*/*.d $(B)/asan/*/*.d $(B)/fuzz/*/*.d)
