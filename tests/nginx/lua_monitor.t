@@ -45,6 +45,10 @@ END
 upstream() { lua "local u = Upstream.get('$1') $2"; }
 listed() { api GET "/api/9/durpina/upstreams/$1/monitors" | jq -r '[.[] | "\(.id):\(.name)"] | join(" ")'; }
 checked() { api GET "/api/9/http/upstreams/$1" | jq -e "[.peers[].health_checks.checks] | min >= $2"; }
+has_run() {
+    api GET /api/9/durpina/upstreams/manual/peers |
+        jq -e --arg id "$1" '.[].monitors[] | select(.id == $id) | .checks > 0'
+}
 down() { [ "$(lua "return Upstream.get('$1'):get_peer('$2'):is_down('temporary')")" = true ]; }
 up() { [ "$(lua "return Upstream.get('$1'):get_peer('$2'):is_down()")" = false ]; }
 state() { upstream "$1" 'return u:info()' | jq -r ".peers[] | select(.name == \"$2\") | .state"; }
@@ -59,8 +63,12 @@ is "examples_of_durpinas_manual_are_accepted" "$(upstream manual 'return u:add_m
     u:add_monitor("http", {id="http_hello", url="/hello", interval=30}),
     u:add_monitor("http", {id="http-hello", url="/hello", ok_codes="2xx", interval="5m"}),
     u:add_monitor("tcp", {id="tcp-ping", timeout=200}), u:add_monitor("haproxy-agent-check", {timeout=200}),
-    u:add_monitor("haproxy-agent-check", {id="by-http", url="/haproxy_agent_status"})')" \
-    "true | true | true | true | true | true"
+    u:add_monitor("haproxy-agent-check", {id="by-http", url="/haproxy_agent_status"}),
+    u:add_monitor("http-haproxy-agent-check", {url="/haproxy_agent_status"})')" \
+    "true | true | true | true | true | true | true"
+for id in http tcp-ping haproxy-agent-check by-http http-haproxy-agent-check; do
+    ok "and_${id}_runs" wait_for has_run "$id"
+done
 is "tcp_needs_no_banner (defect_10)" \
     "$(upstream bad 'return u:add_monitor("tcp", {id = "t", interval = 0.1})')" true
 is "an_option_is_shown_as_it_was_given" \
