@@ -66,20 +66,34 @@ FORCE:
 
 # --- BPF object and skeleton ---------------------------------------------------------------------
 
-$(B)/durpina.bpf.o: bpf/durpina.bpf.c $(B)/flags
-	$(call say,BPF,$@)
-	$(Q)$(CLANG) -target bpf -mcpu=v3 -O2 -g -ffreestanding $(WARNINGS) -Ibpf \
-		-idirafter /usr/include/$(MULTIARCH) -MMD -MP -c $< -o $@
+# The name of the CPU as libbpf's headers know it: bpf/durpina_seq.h goes by it.
+BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
+BPF_OBJECTS := durpina observe connect
+SKELETONS := $(patsubst %,$(B)/%.skel.h,$(BPF_OBJECTS))
+TEST_SKELETONS := $(B)/connect_xdp.skel.h
+.SECONDARY: $(SKELETONS) $(TEST_SKELETONS) $(patsubst %.skel.h,%.bpf.o,$(SKELETONS) $(TEST_SKELETONS))
 
-$(B)/durpina.skel.h: $(B)/durpina.bpf.o
+# $(1): where the source is
+define bpf_rules
+$(B)/%.bpf.o: $(1)/%.bpf.c $(B)/flags
+	$$(call say,BPF,$$@)
+	$$(Q)$$(CLANG) -target bpf -mcpu=v3 -O2 -g -ffreestanding \
+		$$(filter-out -Wmissing-prototypes,$$(WARNINGS)) \
+		-D__TARGET_ARCH_$$(BPF_ARCH) -Ibpf -idirafter /usr/include/$$(MULTIARCH) -MMD -MP \
+		-c $$< -o $$@
+endef
+$(eval $(call bpf_rules,bpf))
+$(eval $(call bpf_rules,tests/bpf))
+
+$(B)/%.skel.h: $(B)/%.bpf.o
 	$(call say,SKEL,$@)
-	$(Q)$(BPFTOOL) gen skeleton $< name durpina >$@
+	$(Q)$(BPFTOOL) gen skeleton $< name $* >$@
 
 # --- controller ----------------------------------------------------------------------------------
 
 # $(1): directory under build, $(2): extra flags
 define controller_rules
-$(1)/obj/%.o: controller/%.c $(B)/flags | $(B)/durpina.skel.h
+$(1)/obj/%.o: controller/%.c $(B)/flags | $(SKELETONS)
 	@mkdir -p $$(@D)
 	$$(call say,CC,$$@)
 	$$(Q)$$(CC) $$(ALL_CPPFLAGS) $$(ALL_CFLAGS) $(2) -MMD -MP -c $$< -o $$@
@@ -148,6 +162,7 @@ $(B)/$(1)/%: tests/$(1)/%.c $(B)/asan/libdurpinad.a
 endef
 $(eval $(call test_rules,unit))
 $(eval $(call test_rules,bpf))
+$(BPF_PROGRAMS): | $(TEST_SKELETONS)
 
 $(B)/bench/%.o: tests/bench/%.c $(B)/flags
 	@mkdir -p $(@D)
@@ -218,7 +233,8 @@ BUILD_DEPS := gcc libc6-dev clang bpftool pkg-config libbpf-dev libuv1-dev libcu
 	libc-ares-dev libjansson-dev libmicrohttpd-dev libcap-ng-dev libxxhash-dev uthash-dev \
 	libssl-dev zlib1g-dev libpcre2-dev nginx nginx-dev
 TEST_DEPS := libnginx-mod-http-lua lua-cjson libcmocka-dev curl jq wrk iproute2 procps \
-	luajit2 openssl haproxy nsd python3 python3-grpcio
+	luajit2 openssl haproxy nsd python3 python3-grpcio prometheus nftables \
+	libnginx-mod-stream bind9-dnsutils redis-server redis-tools python3-redis
 LINT_DEPS := clang-format cppcheck lua-check
 BENCH_DEPS := haproxy util-linux valgrind
 FUZZ_DEPS := libclang-rt-14-dev

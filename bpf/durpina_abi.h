@@ -11,6 +11,16 @@
  *     counters    struct durpina_counters  nginx workers, by atomics    PROT_READ | PROT_WRITE
  *     cursors     struct durpina_cursor    nginx workers, by atomics    PROT_READ | PROT_WRITE
  *     inflight    struct durpina_inflight  the worker that owns it      PROT_READ | PROT_WRITE
+ *     endpoints   struct durpina_endpoint  observe.bpf.c, by atomics;   PROT_READ
+ *                                          names and ids: durpinad
+ *
+ * and these, which nginx does not open:
+ *
+ *     endpoint_ids   struct durpina_address -> uint32_t              durpinad
+ *     vips           struct durpina_address -> struct durpina_vip    durpinad; connect.bpf.c counts
+ *     sockets        a socket -> struct durpina_socket               the programs; marks: durpinad
+ *     events         ring of struct durpina_event                    observe.bpf.c
+ *     kernel         struct durpina_kernel                           the programs, by atomics
  *
  * What a worker wrote last before it was killed is put right by durpinad: it gives back the tries
  * in the pages of workers that are gone.
@@ -34,7 +44,7 @@
 #include <stdint.h>
 
 #define DURPINA_MAGIC 0x00616e6970727564ULL /* "durpina" as bytes, little endian */
-#define DURPINA_ABI_MAJOR 3                 /* differs: refuse */
+#define DURPINA_ABI_MAJOR 4                 /* differs: refuse */
 #define DURPINA_ABI_MINOR 0                 /* differs: adopt */
 
 #define DURPINA_NAME_SIZE 128   /* upstream and peer names, with the NUL */
@@ -53,6 +63,8 @@
 #define DURPINA_PEERS_DEFAULT 65536
 #define DURPINA_SLOTS_DEFAULT (4 * 1024 * 1024)
 #define DURPINA_INFLIGHT_DEFAULT 1024 /* pages */
+#define DURPINA_VIPS_MAX 1024
+#define DURPINA_EVENTS_BYTES (256 * 1024) /* a power of two, and of whole pages */
 
 enum durpina_family {
     DURPINA_FAMILY_NONE = 0, /* the name has no address yet */
@@ -117,8 +129,10 @@ enum durpina_algorithm {
     DURPINA_PEAK_EWMA = 6,
     DURPINA_LEAST_TIME_HEADER = 7,
     DURPINA_LEAST_TIME_LAST_BYTE = 8,
+    DURPINA_LEAST_CONN_KERNEL = 9,  /* by the connections that the kernel counts */
+    DURPINA_LEAST_TIME_KERNEL = 10, /* by these and its round trip times */
 };
-#define DURPINA_ALGORITHMS 9
+#define DURPINA_ALGORITHMS 11
 
 /* What picks have asked for, whether it was there or not (durpina_cursor.asked). */
 enum durpina_asked {
@@ -139,6 +153,8 @@ struct durpina_meta {
     uint32_t peers;
     uint32_t slots;
     uint32_t controller_pid; /* 0 after an orderly stop */
+    uint32_t observing;      /* 1: observe.bpf.c is attached, endpoints are counted */
+    uint32_t reserved;
     char version[32];
 };
 
@@ -218,7 +234,7 @@ struct durpina_peer_settings {
 struct durpina_peer {
     uint32_t generation; /* changes whenever the record gets another owner */
     uint32_t upstream;   /* its upstream's id */
-    uint32_t server;     /* id of the server in the API, shared by the addresses of one name */
+    uint32_t endpoint;   /* its address in endpoints, or DURPINA_NONE */
     uint16_t port_be;
     enum durpina_family family;
     enum durpina_tier_id tier;
@@ -227,8 +243,9 @@ struct durpina_peer {
     uint32_t addr_be[4];                /* IPv4 in the first word */
     char address[DURPINA_ADDRESS_SIZE]; /* as text: "127.0.0.1:80", "[::1]:80", "unix:", "?" */
     char name[DURPINA_NAME_SIZE];       /* as in the file or the call, with its port */
+    uint32_t server; /* id of the server in the API, shared by the addresses of one name */
     /* An odd number of lines: with four, the first ones would share a quarter of a cache's sets. */
-    char reserved[DURPINA_CACHE_LINE];
+    char reserved[DURPINA_CACHE_LINE - sizeof(uint32_t)];
 };
 
 /*
@@ -253,8 +270,9 @@ struct durpina_counters {
     uint32_t active;        /* tries in flight over all workers; one word with generation */
     uint64_t down_until_ms; /* temporary down: 0, or when one probing request may go through */
     uint64_t selected_ms;   /* last pick */
-    uint32_t fails;         /* failures without a pause of fail_timeout in between ... */
-    uint32_t fails_at_ms;   /* ... and the time of the last one, modulo 2^32; one word with fails */
+    uint16_t fails;         /* failures without a pause of fail_timeout in between, */
+    int16_t ahead;          /* how many more the kernel has told of than workers, */
+    uint32_t fails_at_ms;   /* and the time of the last one, modulo 2^32; all three are one word */
     struct durpina_ewma header;    /* time to the response header */
     struct durpina_ewma last_byte; /* time to the end of the response */
     struct durpina_ewma connect;   /* time to connect, of new connections */
@@ -265,6 +283,108 @@ struct durpina_counters {
     uint64_t unanswered;   /* tries that ended without a response */
     uint64_t sent;         /* bytes to the peer */
     uint64_t received;     /* bytes from the peer */
+};
+
+/*
+ * An address that peers have, in whatever number of upstreams, and what becomes of TCP connections
+ * to it, of any process. Kept while a peer has the address or a connection to it is open.
+ *
+ *     tried = connecting + established + refused + timed_out + unreachable + abandoned
+ */
+struct durpina_endpoint {
+    uint32_t generation; /* changes whenever the record gets another address */
+    uint32_t peers;      /* that have it */
+    char address[DURPINA_ADDRESS_SIZE];
+    uint64_t reserved;
+    /* The second line: connections. */
+    uint32_t open;        /* now: established, and the socket not closed on this side; */
+    uint32_t connecting;  /* now: sent a SYN; one word with open */
+    uint64_t tried;       /* connect() */
+    uint64_t established; /* those of them that succeeded */
+    uint64_t refused;     /* by a RST, or by ICMP */
+    uint64_t timed_out;   /* a SYN had to be sent again, and none was answered */
+    uint64_t unreachable; /* any other error */
+    uint64_t abandoned;   /* closed by the process before anything was known */
+    uint64_t resets;      /* of established ones, by the other side */
+    /* The third line: their course. */
+    uint64_t retransmits;          /* segments sent again, SYNs included */
+    uint64_t segments;             /* sent */
+    uint64_t sent;                 /* bytes that the other side has acknowledged */
+    uint64_t received;             /* bytes */
+    struct durpina_ewma handshake; /* time to connect */
+    struct durpina_ewma rtt;       /* smoothed round trip times */
+    uint32_t min_rtt;              /* the least one, in 1/16 microsecond; 0: none */
+    uint32_t reserved2[3];
+};
+
+/* What endpoint_ids and vips go by. IPv4-mapped IPv6 addresses are IPv4 ones here. */
+struct durpina_address {
+    uint32_t addr_be[4]; /* IPv4 in the first word, the others 0 */
+    uint16_t port_be;
+    enum durpina_family family;
+    uint8_t protocol; /* IPPROTO_TCP, IPPROTO_UDP */
+    uint32_t reserved;
+};
+
+/* A virtual endpoint: who connects to it is sent to a peer of the upstream. */
+struct durpina_vip {
+    uint32_t upstream;
+    uint32_t generation; /* of it */
+    enum durpina_algorithm algorithm;
+    uint32_t reserved;
+    uint64_t selected; /* connects that were sent to a peer */
+    uint64_t missed;   /* that were left as they were: no peer, or none of this family */
+};
+
+enum durpina_socket_step {
+    DURPINA_SOCKET_NEW = 0, /* counts for no endpoint */
+    DURPINA_SOCKET_CONNECTING = 1,
+    DURPINA_SOCKET_OPEN = 2,
+    DURPINA_SOCKET_CLOSING = 3, /* on this side */
+} __attribute__((packed));
+
+/* What the programs remember of a socket, for as long as it lives. */
+struct durpina_socket {
+    uint32_t endpoint; /* that it counts for */
+    uint32_t generation;
+    uint64_t began_ns;   /* the connect() */
+    uint64_t sampled_ns; /* then these were counted: */
+    uint64_t sent;
+    uint64_t received;
+    uint32_t segments;
+    enum durpina_socket_step step;
+    uint8_t exempt;                 /* durpinad's own: neither counted nor sent elsewhere */
+    uint8_t retransmitted;          /* the SYN, at least once */
+    uint8_t probing;                /* the one try of a peer that is temporarily down */
+    struct durpina_address dialled; /* the virtual endpoint; family NONE: none */
+    struct durpina_address sent_to; /* instead of it */
+    uint32_t peer;                  /* that is there, */
+    uint32_t peer_generation;       /* as it was picked */
+};
+
+/* How a connect() ended. */
+enum durpina_connect_end {
+    DURPINA_CONNECT_REFUSED = 1,
+    DURPINA_CONNECT_TIMED_OUT = 2,
+    DURPINA_CONNECT_UNREACHABLE = 3,
+};
+
+/* A connect() that failed. */
+struct durpina_event {
+    uint64_t at_ns; /* CLOCK_MONOTONIC */
+    uint32_t endpoint;
+    uint32_t generation;
+    enum durpina_connect_end how;
+    uint32_t reserved;
+};
+
+/* What the programs count that belongs to no endpoint. */
+struct durpina_kernel {
+    uint64_t events_dropped; /* the ring was full; the counts of the endpoint are right */
+    uint64_t foreign;        /* calls to an address of ours in another network namespace */
+    uint64_t unobserved;     /* calls to one that were let be for want of memory */
+    uint64_t exempt;         /* of durpinad's own checks */
+    uint64_t marked;         /* calls to a virtual endpoint by who bears the mark */
 };
 
 /* One cache line an upstream: what picks share. */
@@ -317,7 +437,7 @@ struct durpina_inflight {
     _Static_assert(offsetof(type, field) == (off), #type "." #field)
 
 DURPINA_ASSERT_SIZE(enum durpina_peer_state, 1);
-DURPINA_ASSERT_SIZE(struct durpina_meta, 80);
+DURPINA_ASSERT_SIZE(struct durpina_meta, 88);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, epoch, 24);
 DURPINA_ASSERT_OFFSET(struct durpina_meta, controller_pid, 44);
 DURPINA_ASSERT_SIZE(struct durpina_slots, 256);
@@ -339,6 +459,7 @@ DURPINA_ASSERT_SIZE(struct durpina_counters, 2 * DURPINA_CACHE_LINE);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, active, 4);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, down_until_ms, 8);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, fails, 24);
+DURPINA_ASSERT_OFFSET(struct durpina_counters, fails_at_ms, 28);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, header, 32);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, failed, 56);
 DURPINA_ASSERT_OFFSET(struct durpina_counters, responses, DURPINA_CACHE_LINE);
@@ -349,6 +470,15 @@ DURPINA_ASSERT_SIZE(struct durpina_try, 8);
 DURPINA_ASSERT_OFFSET(struct durpina_try, turn, 6);
 DURPINA_ASSERT_SIZE(struct durpina_worker, 8);
 DURPINA_ASSERT_SIZE(struct durpina_inflight, 512);
+DURPINA_ASSERT_SIZE(struct durpina_endpoint, 3 * DURPINA_CACHE_LINE);
+DURPINA_ASSERT_OFFSET(struct durpina_endpoint, open, DURPINA_CACHE_LINE);
+DURPINA_ASSERT_OFFSET(struct durpina_endpoint, retransmits, 2 * DURPINA_CACHE_LINE);
+DURPINA_ASSERT_OFFSET(struct durpina_endpoint, min_rtt, 176);
+DURPINA_ASSERT_SIZE(struct durpina_address, 24);
+DURPINA_ASSERT_SIZE(struct durpina_vip, 32);
+DURPINA_ASSERT_SIZE(struct durpina_socket, 104);
+DURPINA_ASSERT_SIZE(struct durpina_event, 24);
+DURPINA_ASSERT_SIZE(struct durpina_kernel, 40);
 
 /*
  * libbpf and the kernel compare sizes of pinned maps only; this number also tells fields of equal
@@ -369,7 +499,7 @@ DURPINA_ASSERT_SIZE(struct durpina_inflight, 512);
                               offsetof(struct durpina_tier, hash)),                                \
                  offsetof(struct durpina_tier, weight), DURPINA_RING_HEADER,                       \
                  offsetof(struct durpina_cursor, active))
-#define DURPINA_LAYOUT_HASH                                                                        \
+#define DURPINA_LAYOUT_COUNTERS                                                                    \
     DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_UPSTREAM,                                             \
                               offsetof(struct durpina_counters, down_until_ms),                    \
                               offsetof(struct durpina_counters, responses),                        \
@@ -377,5 +507,12 @@ DURPINA_ASSERT_SIZE(struct durpina_inflight, 512);
                  offsetof(struct durpina_cursor, unweighted),                                      \
                  offsetof(struct durpina_inflight, pid_namespace),                                 \
                  offsetof(struct durpina_inflight, tries))
+#define DURPINA_LAYOUT_HASH                                                                        \
+    DURPINA_FNV3(DURPINA_FNV3(DURPINA_LAYOUT_COUNTERS, offsetof(struct durpina_peer, endpoint),    \
+                              offsetof(struct durpina_counters, ahead),                            \
+                              offsetof(struct durpina_endpoint, connecting)),                      \
+                 offsetof(struct durpina_endpoint, min_rtt),                                       \
+                 offsetof(struct durpina_address, family),                                         \
+                 offsetof(struct durpina_socket, exempt))
 
 #endif

@@ -14,19 +14,42 @@
  * what is rarely needed is apart from it. Compilers would rather have the code once.
  */
 #define DURPINA_INLINE static inline __attribute__((always_inline))
+#ifdef __bpf__
+#define DURPINA_IN_KERNEL 1
+#define DURPINA_APART DURPINA_INLINE /* calls take of the 512 bytes of stack that there are */
+#else
+#define DURPINA_IN_KERNEL 0
 #define DURPINA_APART static __attribute__((noinline, unused))
+#endif
 
-/*
- * fails and fails_at_ms change together: they are one 8 byte word. memcpy would be the portable
- * spelling; the builtin compiles to nothing everywhere, BPF included.
- */
+/* Changes to a word that others change as well are tried again until they succeed; programs in the
+ * kernel must be seen to end, and leave it at that. */
+#define DURPINA_ATTEMPTS 8
+
+static inline int durpina_may_try(uint32_t attempt)
+{
+    return !DURPINA_IN_KERNEL || attempt < DURPINA_ATTEMPTS;
+}
+
+/* fails, ahead and fails_at_ms change together: they are one 8-byte word. */
 union durpina_fails {
     struct {
-        uint32_t fails;
+        uint16_t fails;
+        int16_t ahead;
         uint32_t at_ms;
     };
     uint64_t word;
 };
+
+/* Who tells of a failure. */
+enum durpina_witness {
+    DURPINA_WORKER,         /* that saw it alone */
+    DURPINA_WORKER_CONNECT, /* that failed to connect: the kernel will tell of it too, or has */
+    DURPINA_KERNEL,         /* through durpinad: a connect() of any process that failed */
+};
+
+/* How long either waits for the other to tell of the same failure. */
+#define DURPINA_AHEAD_MS 1000
 
 /*
  * Workers read their clocks at most this far apart; nginx caches the time of each turn of its loop.
@@ -92,7 +115,7 @@ static inline void durpina_set_temp_down(struct durpina_counters *c, uint32_t fa
 /* Forgets the failures of the peer: it is not failing nor temporarily down any more. */
 static inline void durpina_clear_fails(struct durpina_counters *c)
 {
-    __atomic_store_n(durpina_alias(&c->fails), 0, __ATOMIC_RELAXED);
+    DURPINA_STORE(durpina_alias(&c->fails), 0);
     DURPINA_STORE(&c->down_until_ms, 0);
 }
 
@@ -102,24 +125,49 @@ static inline void durpina_clear_fails(struct durpina_counters *c)
  * single one of a peer that was temporarily down before. max_fails 0: nothing but the total is
  * counted. single: the only peer of its upstream is never taken out. Returns the failures in the
  * window, this one included.
+ *
+ * A connect() of a worker that fails is told twice, by the worker and by the kernel, in any order.
+ * Who is first counts it and notes in `ahead` that the other one is behind; the other one makes up
+ * for it and counts nothing. Another process's is told by the kernel alone. Should a worker take
+ * that note for its own, the kernel's word on the worker's failure counts instead: the sum is right
+ * either way. What is still ahead DURPINA_AHEAD_MS after the last failure is forgotten, so a
+ * witness that has gone (durpinad stopped, a worker that nobody observes) hides no failure.
  */
 static inline uint32_t durpina_add_fail(struct durpina_counters *c, uint32_t max_fails,
-                                        uint32_t fail_timeout_ms, int single, uint64_t now_ms)
+                                        uint32_t fail_timeout_ms, int single,
+                                        enum durpina_witness witness, uint64_t now_ms)
 {
     union durpina_fails old, next;
+    int known;
 
-    __atomic_fetch_add(&c->failed, 1, __ATOMIC_RELAXED);
+    if (witness != DURPINA_KERNEL)
+        __atomic_fetch_add(&c->failed, 1, __ATOMIC_RELAXED);
     if (max_fails == 0)
         return 0;
 
     old.word = DURPINA_LOAD(durpina_alias(&c->fails));
     do {
-        next.fails = durpina_is_over(old.at_ms, fail_timeout_ms, now_ms) ? 1 : old.fails + 1;
+        int32_t ahead = durpina_is_over(old.at_ms, DURPINA_AHEAD_MS, now_ms) ? 0 : old.ahead;
+
+        known = (witness == DURPINA_WORKER_CONNECT && ahead > 0) ||
+                (witness == DURPINA_KERNEL && ahead < 0);
+        ahead += witness == DURPINA_KERNEL && ahead < INT16_MAX;
+        ahead -= witness == DURPINA_WORKER_CONNECT && ahead > INT16_MIN;
+        next = old;
+        next.ahead = (int16_t) ahead;
+        if (known)
+            continue;
+        if (durpina_is_over(old.at_ms, fail_timeout_ms, now_ms))
+            next.fails = 1;
+        else if (old.fails < UINT16_MAX)
+            next.fails++;
         next.at_ms = (uint32_t) now_ms;
     } while (!__atomic_compare_exchange_n(durpina_alias(&c->fails), &old.word, next.word, 0,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 
-    if (!single && (next.fails >= max_fails || DURPINA_LOAD(&c->down_until_ms) != 0))
+    if (max_fails > UINT16_MAX)
+        max_fails = UINT16_MAX;
+    if (!known && !single && (next.fails >= max_fails || DURPINA_LOAD(&c->down_until_ms) != 0))
         durpina_set_temp_down(c, fail_timeout_ms, now_ms);
     return next.fails;
 }
@@ -190,19 +238,19 @@ static inline uint32_t durpina_ewma_part(uint64_t difference, uint32_t samples)
 }
 
 /*
- * Adds a sample. While it decays with time, the mean is that of all samples alike, however many
- * come in one tick: none is lost. One that changes nothing, as most do of a peer that is always as
- * fast, leaves the line to the other workers.
+ * Adds a sample, in 1/16 microsecond. While it decays with time, the mean is that of all samples
+ * alike, however many come in one tick: none is lost. One that changes nothing, as most do of a
+ * peer that is always as fast, leaves the line to the other workers.
  */
-static inline void durpina_add_latency(struct durpina_ewma *to, uint32_t ms, int is_error,
-                                       uint64_t now_ms)
+static inline void durpina_add_sample(struct durpina_ewma *to, uint64_t sample, int is_error,
+                                      uint64_t now_ms)
 {
     union durpina_ewma_word old = {.word = DURPINA_LOAD(durpina_alias(to))}, next;
 
-    do {
+    for (uint32_t attempt = 0; durpina_may_try(attempt); attempt++) {
         uint32_t age = durpina_ewma_age(&old.ewma, now_ms);
         uint32_t samples = old.ewma.samples, mean = old.ewma.mean;
-        uint64_t x = (uint64_t) ms * 1000 * DURPINA_EWMA_US;
+        uint64_t x = sample;
 
         if (age != 0) {
             samples = durpina_decay(samples, age);
@@ -224,9 +272,17 @@ static inline void durpina_add_latency(struct durpina_ewma *to, uint32_t ms, int
         else
             next.ewma.mean = mean - durpina_ewma_part(mean - x, samples);
         next.ewma.at = (uint16_t) (now_ms / DURPINA_EWMA_TICK_MS);
-    } while (next.word != old.word &&
-             !__atomic_compare_exchange_n(durpina_alias(to), &old.word, next.word, 0,
-                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        if (next.word == old.word ||
+            __atomic_compare_exchange_n(durpina_alias(to), &old.word, next.word, 0,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            break;
+    }
+}
+
+static inline void durpina_add_latency(struct durpina_ewma *to, uint32_t ms, int is_error,
+                                       uint64_t now_ms)
+{
+    durpina_add_sample(to, (uint64_t) ms * 1000 * DURPINA_EWMA_US, is_error, now_ms);
 }
 
 /* The mean as it was with the last sample, in microseconds and at least 1; 0: no sample yet. */

@@ -71,6 +71,14 @@ static inline uint32_t durpina_turn(uint64_t ticket, uint32_t length)
     return ticket <= UINT32_MAX ? (uint32_t) ticket % length : (uint32_t) (ticket % length);
 }
 
+/* The place behind one. Where a count wraps, the verifier would follow each way on its own. */
+static inline uint32_t durpina_next_place(uint32_t place, uint32_t length)
+{
+    if (DURPINA_IN_KERNEL)
+        return (place + 1) % length;
+    return place + 1 == length ? 0 : place + 1;
+}
+
 /* Tries members one after the other, up to DURPINA_MEMBER_TRIES, beginning where `at` says. */
 DURPINA_APART enum durpina_verdict durpina_pick_member(const struct durpina_picking *p,
                                                        const struct durpina_tier *tier, uint64_t at,
@@ -80,13 +88,11 @@ DURPINA_APART enum durpina_verdict durpina_pick_member(const struct durpina_pick
     uint32_t place = members.length != 0 ? durpina_turn(at, members.length) : 0;
 
     for (uint32_t i = 0; i < DURPINA_MEMBER_TRIES && i < members.length; i++) {
-        enum durpina_verdict verdict =
-            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[members.offset + place]), ret_pick);
+        enum durpina_verdict verdict = durpina_try_slot(p, members.offset + place, ret_pick);
 
         if (verdict != DURPINA_SKIPPED)
             return verdict;
-        if (++place == members.length)
-            place = 0;
+        place = durpina_next_place(place, members.length);
     }
     return DURPINA_SKIPPED;
 }
@@ -96,15 +102,15 @@ DURPINA_APART enum durpina_verdict durpina_pick_member(const struct durpina_pick
  * over the others by their weights, and the same key always finds the same one.
  */
 DURPINA_APART enum durpina_verdict durpina_pick_elsewhere(const struct durpina_picking *p,
-                                                          struct durpina_table table, uint64_t seed,
+                                                          const struct durpina_table *table,
+                                                          uint64_t seed,
                                                           struct durpina_pick *ret_pick)
 {
     for (uint32_t i = 1; i < DURPINA_SLOT_TRIES; i++) {
         seed = durpina_mix(seed + 1);
 
-        uint32_t place = durpina_place(seed, table.length);
-        enum durpina_verdict verdict =
-            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[table.offset + place]), ret_pick);
+        uint32_t place = durpina_place(seed, table->length);
+        enum durpina_verdict verdict = durpina_try_slot(p, table->offset + place, ret_pick);
 
         if (verdict != DURPINA_SKIPPED)
             return verdict;
@@ -112,17 +118,20 @@ DURPINA_APART enum durpina_verdict durpina_pick_elsewhere(const struct durpina_p
     return DURPINA_SKIPPED;
 }
 
-/* Tries the first point at or behind the hash, then those that follow on the ring. */
+/*
+ * Tries the first point at or behind the hash, then those that follow on the ring. Not in the
+ * kernel, where the slots are not one array.
+ */
 DURPINA_APART enum durpina_verdict durpina_pick_point(const struct durpina_picking *p,
                                                       const struct durpina_tier *tier,
                                                       uint32_t hash, struct durpina_pick *ret_pick)
 {
     struct durpina_table ring = durpina_table(p->maps, &tier->ring);
-    const uint32_t *at = &p->maps->slots[ring.offset];
 
     if (ring.length < DURPINA_RING_HEADER)
         return DURPINA_SKIPPED;
 
+    const uint32_t *at = &p->maps->slots[ring.offset];
     uint32_t bits = DURPINA_LOAD(&at[0]), n = DURPINA_LOAD(&at[1]);
 
     if (bits == 0 || bits > DURPINA_RING_BITS_MAX || n == 0 ||
@@ -130,7 +139,7 @@ DURPINA_APART enum durpina_verdict durpina_pick_point(const struct durpina_picki
         return DURPINA_SKIPPED;
 
     const uint32_t *index = at + DURPINA_RING_HEADER, *hashes = index + (1U << bits);
-    const uint32_t *peers = hashes + n;
+    const uint32_t *ids = hashes + n;
     uint32_t i = DURPINA_LOAD(&index[hash >> (32 - bits)]);
 
     for (uint32_t step = 0; step < DURPINA_RING_STEPS && i < n && DURPINA_LOAD(&hashes[i]) < hash;
@@ -140,7 +149,7 @@ DURPINA_APART enum durpina_verdict durpina_pick_point(const struct durpina_picki
         if (i >= n)
             i = 0;
 
-        enum durpina_verdict verdict = durpina_try_peer(p, DURPINA_LOAD(&peers[i]), ret_pick);
+        enum durpina_verdict verdict = durpina_try_peer(p, DURPINA_LOAD(&ids[i]), ret_pick);
 
         if (verdict != DURPINA_SKIPPED)
             return verdict;
@@ -148,13 +157,40 @@ DURPINA_APART enum durpina_verdict durpina_pick_point(const struct durpina_picki
     return DURPINA_SKIPPED;
 }
 
+/* Is it one of a set of algorithms, which is a word with a bit for each? */
+static inline int durpina_is_in(enum durpina_algorithm algorithm, uint32_t set)
+{
+    return set >> ((uint32_t) algorithm % 32) & 1;
+}
+
 /* Does the algorithm compare latencies, or only tries in flight? */
 static inline int durpina_is_timed(enum durpina_algorithm algorithm)
 {
-    return algorithm != DURPINA_LEAST_CONN && algorithm != DURPINA_RANDOM_TWO;
+    return !durpina_is_in(algorithm, 1U << DURPINA_LEAST_CONN | 1U << DURPINA_RANDOM_TWO |
+                                         1U << DURPINA_LEAST_CONN_KERNEL);
 }
 
-/* durpina_look() with the latency that the algorithm compares, 0 if none is known. */
+/*
+ * Makes the candidate be compared by what the kernel knows of its address. Where the kernel knows
+ * nothing, it is as with DURPINA_LEAST_CONN and without a known latency.
+ */
+DURPINA_APART void durpina_weigh_kernel(const struct durpina_picking *p,
+                                        struct durpina_candidate *candidate)
+{
+    const struct durpina_peer *record = durpina_peer_at(p->maps, candidate->peer);
+    const struct durpina_endpoint *endpoint =
+        record && DURPINA_LOAD(&p->maps->meta->observing)
+            ? durpina_endpoint_at(p->maps, DURPINA_LOAD(&record->endpoint))
+            : NULL;
+
+    if (!endpoint)
+        return;
+    candidate->active = durpina_connections(p->maps, record);
+    if (p->request->algorithm == DURPINA_LEAST_TIME_KERNEL)
+        candidate->latency_us = durpina_latency_us(&endpoint->rtt, p->request->now_ms);
+}
+
+/* durpina_look() with what the algorithm compares; latency 0: none is known. */
 static inline enum durpina_verdict durpina_weigh(const struct durpina_picking *p, uint32_t peer,
                                                  struct durpina_candidate *ret)
 {
@@ -162,7 +198,12 @@ static inline enum durpina_verdict durpina_weigh(const struct durpina_picking *p
     enum durpina_verdict verdict = durpina_look(p, peer, ret);
 
     ret->latency_us = 0;
-    if (verdict == DURPINA_AVAILABLE && durpina_is_timed(algorithm))
+    if (verdict != DURPINA_AVAILABLE ||
+        durpina_is_in(algorithm, 1U << DURPINA_LEAST_CONN | 1U << DURPINA_RANDOM_TWO))
+        return verdict;
+    if (algorithm == DURPINA_LEAST_CONN_KERNEL || algorithm == DURPINA_LEAST_TIME_KERNEL)
+        durpina_weigh_kernel(p, ret);
+    else
         ret->latency_us =
             durpina_latency_us(algorithm == DURPINA_LEAST_TIME_LAST_BYTE ? &ret->counters->last_byte
                                                                          : &ret->counters->header,
@@ -201,7 +242,7 @@ static inline enum durpina_verdict durpina_pick_of_two(const struct durpina_pick
     int have = 0;
 
     for (uint32_t i = 0; i < DURPINA_SLOT_TRIES && same < DURPINA_SECOND_TRIES; i++) {
-        uint32_t peer = DURPINA_LOAD(&p->maps->slots[schedule.offset + place]);
+        uint32_t peer = durpina_slot(p->maps, schedule.offset + place);
 
         seed = durpina_mix(seed + 1);
         place = durpina_place(seed, schedule.length);
@@ -242,7 +283,7 @@ static inline enum durpina_verdict durpina_pick_best(const struct durpina_pickin
             uint32_t peer = first;
 
             if (i != 0) {
-                peer = DURPINA_LOAD(&p->maps->slots[members.offset + place]);
+                peer = durpina_slot(p->maps, members.offset + place);
                 if (++place == members.length)
                     place = 0;
                 if (peer == first)
@@ -280,8 +321,8 @@ static inline enum durpina_verdict durpina_pick_best(const struct durpina_pickin
 /* Does the algorithm count its picks, over all processes? */
 static inline int durpina_draws(enum durpina_algorithm algorithm)
 {
-    return algorithm != DURPINA_HASH && algorithm != DURPINA_RING &&
-           algorithm != DURPINA_RANDOM_TWO && algorithm != DURPINA_PEAK_EWMA;
+    return !durpina_is_in(algorithm, 1U << DURPINA_HASH | 1U << DURPINA_RING |
+                                         1U << DURPINA_RANDOM_TWO | 1U << DURPINA_PEAK_EWMA);
 }
 
 /* Compares some peers or all of the tier. */
@@ -300,8 +341,8 @@ DURPINA_APART enum durpina_verdict durpina_pick_compared(const struct durpina_pi
     first = durpina_draws(request->algorithm) ? durpina_turn(ticket, schedule.length)
                                               : durpina_place(request->hash, schedule.length);
     if (durpina_draws(request->algorithm) && members.length <= DURPINA_MEMBER_TRIES)
-        return durpina_pick_best(p, members, DURPINA_LOAD(&p->maps->slots[schedule.offset + first]),
-                                 ticket, ret_pick);
+        return durpina_pick_best(p, members, durpina_slot(p->maps, schedule.offset + first), ticket,
+                                 ret_pick);
     return durpina_pick_of_two(p, schedule, first, request->hash, ret_pick);
 }
 
@@ -328,23 +369,43 @@ DURPINA_INLINE enum durpina_verdict durpina_pick_tier(const struct durpina_picki
         table = durpina_table(p->maps, &tier->hash);
         break;
     case DURPINA_RING:
-        verdict = durpina_pick_point(p, tier, (uint32_t) at, ret_pick);
+        if (!DURPINA_IN_KERNEL)
+            verdict = durpina_pick_point(p, tier, (uint32_t) at, ret_pick);
         break;
     default:
-        verdict = durpina_pick_compared(p, tier, ticket, ret_pick);
+        if (!DURPINA_IN_KERNEL)
+            verdict = durpina_pick_compared(p, tier, ticket, ret_pick);
         break;
     }
     if (table.length != 0) {
         uint32_t place = request->algorithm == DURPINA_HASH ? durpina_place(at, table.length)
                                                             : durpina_turn(at, table.length);
 
-        verdict =
-            durpina_try_peer(p, DURPINA_LOAD(&p->maps->slots[table.offset + place]), ret_pick);
+        verdict = durpina_try_slot(p, table.offset + place, ret_pick);
         if (verdict == DURPINA_SKIPPED)
-            verdict = durpina_pick_elsewhere(p, table, at, ret_pick);
+            verdict = durpina_pick_elsewhere(p, &table, at, ret_pick);
     }
     return verdict == DURPINA_SKIPPED ? durpina_pick_member(p, tier, at, ret_pick) : verdict;
 }
+
+#ifdef __bpf__
+
+int durpina_kernel_pick_tier(struct durpina_kernel_picking *k);
+
+__attribute__((noinline)) int durpina_kernel_pick_tier(struct durpina_kernel_picking *k)
+{
+    if (!k)
+        return DURPINA_SKIPPED;
+
+    const struct durpina_request request = DURPINA_KERNEL_REQUEST(k);
+    const struct durpina_picking p = DURPINA_PICKING_OF_KERNEL(k, &request);
+
+    if (!p.upstream || p.tier >= DURPINA_TIERS)
+        return DURPINA_SKIPPED;
+    return durpina_pick_tier(&p, &p.upstream->view[p.word & 1].tier[p.tier], k->at, NULL);
+}
+
+#endif
 
 static inline uint64_t durpina_ticket(struct durpina_cursor *cursor,
                                       enum durpina_algorithm algorithm, uint32_t tier)
@@ -380,14 +441,15 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
     uint64_t ticket[DURPINA_TIERS] = {0, 0};
     uint32_t drawn = 0; /* a bit for each tier */
 
-    if (upstream >= maps->n_upstreams)
-        return DURPINA_PICK_NO_UPSTREAM;
-
-    struct durpina_cursor *cursor = &maps->cursors[upstream];
+    struct durpina_cursor *cursor = durpina_cursor_at(maps, upstream);
     struct durpina_picking p = {.maps = maps,
                                 .request = request,
-                                .upstream = &maps->upstreams[upstream],
+                                .upstream = durpina_upstream_at(maps, upstream),
+                                .cursor = cursor,
                                 .upstream_id = upstream};
+
+    if (!p.upstream || !cursor)
+        return DURPINA_PICK_NO_UPSTREAM;
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         enum durpina_verdict verdict = DURPINA_SKIPPED;
@@ -417,7 +479,14 @@ static inline enum durpina_pick_error durpina_pick(const struct durpina_maps *ma
                 p.weight = DURPINA_LOAD(&tier->weight);
             }
             for (;; p.bound = 0) { /* rather one above the bound than none */
+#ifdef __bpf__
+                struct durpina_kernel_picking k = DURPINA_KERNEL_PICKING(&p, ticket[t]);
+
+                verdict = (enum durpina_verdict) durpina_kernel_pick_tier(&k);
+                *ret_pick = (struct durpina_pick) DURPINA_PICK_OF_KERNEL(&k);
+#else
                 verdict = durpina_pick_tier(&p, tier, ticket[t], ret_pick);
+#endif
                 if (verdict != DURPINA_SKIPPED || p.bound == 0)
                     break;
             }
@@ -440,20 +509,21 @@ static inline enum durpina_pick_error durpina_pick_peer(const struct durpina_map
                                                         const struct durpina_request *request,
                                                         struct durpina_pick *ret_pick)
 {
-    if (peer >= maps->n_peers)
+    const struct durpina_peer *record = durpina_peer_at(maps, peer);
+
+    if (!record || DURPINA_LOAD(&record->generation) != generation)
         return DURPINA_PICK_NO_PEER;
 
-    const struct durpina_peer *record = &maps->peers[peer];
     uint32_t upstream = DURPINA_LOAD(&record->upstream);
-
-    if (upstream >= maps->n_upstreams || DURPINA_LOAD(&record->generation) != generation)
-        return DURPINA_PICK_NO_PEER;
-
     struct durpina_picking p = {.maps = maps,
                                 .request = request,
-                                .upstream = &maps->upstreams[upstream],
+                                .upstream = durpina_upstream_at(maps, upstream),
+                                .cursor = durpina_cursor_at(maps, upstream),
                                 .upstream_id = upstream,
                                 .tier = DURPINA_TIERS};
+
+    if (!p.upstream || !p.cursor)
+        return DURPINA_PICK_NO_PEER;
 
     for (int attempt = 0; attempt < DURPINA_SEQ_RETRIES; attempt++) {
         p.last = attempt == DURPINA_SEQ_RETRIES - 1;

@@ -33,16 +33,53 @@
  * A plain seqlock fails on the last two counts: a hot writer starves readers and a writer killed
  * between its two increments blocks them for ever.
  *
- * In BPF programs an acquire load and a fence are compiler barriers on architectures that order
- * loads (x86); elsewhere the programs must use a fetching atomic, which BPF defines as full
- * barrier.
+ * In BPF programs, which only read, an acquire load and a fence are a fetching atomic, which BPF
+ * defines as full barrier, and mere compiler barriers where the CPU keeps loads in order (x86).
  */
 #ifndef DURPINA_SEQ_H
 #define DURPINA_SEQ_H
 
 #include <stdint.h>
 
+/* In the kernel, the verifier walks through each attempt before the program may run. */
+#ifdef __bpf__
+#define DURPINA_SEQ_RETRIES 3
+#else
 #define DURPINA_SEQ_RETRIES 8
+#endif
+
+#ifdef __bpf__
+
+/* clang 14 knows no atomic loads, stores and fences for BPF. */
+#define DURPINA_LOAD(p) (*(const volatile __typeof__(*(p)) *) (p))
+#define DURPINA_STORE(p, v) (*(volatile __typeof__(*(p)) *) (p) = (v))
+
+static inline void durpina_fence(void)
+{
+#ifdef __TARGET_ARCH_x86
+    __asm__ volatile("" ::: "memory");
+#else
+    uint64_t word = 0;
+
+    __sync_fetch_and_add(&word, 1);
+#endif
+}
+
+static inline uint64_t durpina_seq_begin(const uint64_t *publish)
+{
+    uint64_t word = DURPINA_LOAD(publish);
+
+    durpina_fence();
+    return word;
+}
+
+static inline int durpina_seq_retry(const uint64_t *publish, uint64_t word)
+{
+    durpina_fence();
+    return DURPINA_LOAD(publish) != word;
+}
+
+#else
 
 #define DURPINA_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define DURPINA_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
@@ -73,4 +110,5 @@ static inline void durpina_seq_publish(uint64_t *publish, uint64_t word)
     __atomic_store_n(publish, word, __ATOMIC_RELEASE);
 }
 
+#endif /* __bpf__ */
 #endif

@@ -8,27 +8,13 @@
 
 #include "durpina_abi.h"
 #include "durpina_counters.h"
+#include "durpina_maps.h"
 #include "durpina_seq.h"
 
 /* request.bound of 1: the mean load. */
 #define DURPINA_BOUND_ONE 256
 #define DURPINA_BOUND_DEFAULT (DURPINA_BOUND_ONE * 5 / 4)
 #define DURPINA_BOUND_MAX (DURPINA_BOUND_ONE * 100)
-
-/* Where the maps are mapped, with their capacities in elements. */
-struct durpina_maps {
-    const struct durpina_meta *meta;
-    const struct durpina_upstream *upstreams;
-    const struct durpina_peer *peers;
-    const uint32_t *slots;
-    struct durpina_counters *counters; /* of each peer */
-    struct durpina_cursor *cursors;    /* of each upstream */
-    struct durpina_inflight *inflight;
-    uint32_t n_upstreams;
-    uint32_t n_peers;
-    uint32_t n_slots;
-    uint32_t n_inflight; /* pages */
-};
 
 /* The peers a request has been sent to already. */
 struct durpina_tried {
@@ -44,6 +30,10 @@ struct durpina_request {
     const struct durpina_tried *tried; /* not to be picked; the caller's to fill */
     struct durpina_try *entry;         /* FREE, the try is noted here; NULL: nowhere */
     uint64_t now_ms;                   /* CLOCK_MONOTONIC */
+    uint32_t family; /* uncounted: peers of this enum durpina_family only; NONE: of any */
+    /* A connect() in the kernel: observe.bpf.c counts what becomes of it. The pick counts as no try
+     * and must not be finished; tried and entry are NULL. */
+    int uncounted;
 };
 
 struct durpina_pick {
@@ -71,6 +61,7 @@ struct durpina_sample {
     uint32_t response_ms; /* to the end of the try, or DURPINA_NO_TIME */
     uint64_t sent;        /* bytes */
     uint64_t received;
+    int unconnected; /* it failed to connect, and observe.bpf.c saw it */
 };
 
 /* The table as it lies in the slots map, empty if it does not fit there. */
@@ -78,8 +69,9 @@ static inline struct durpina_table durpina_table(const struct durpina_maps *maps
                                                  const struct durpina_table *table)
 {
     struct durpina_table t = {DURPINA_LOAD(&table->offset), DURPINA_LOAD(&table->length)};
+    uint32_t n = durpina_n_slots(maps);
 
-    if (t.offset > maps->n_slots || t.length > maps->n_slots - t.offset)
+    if (t.offset > n || t.length > n - t.offset)
         t.length = 0;
     return t;
 }
@@ -95,14 +87,15 @@ static inline const struct durpina_peer_settings *durpina_settings(const struct 
 static inline struct durpina_peer_settings durpina_read_settings(const struct durpina_maps *maps,
                                                                  uint32_t peer)
 {
-    const struct durpina_peer *p = &maps->peers[peer];
+    const struct durpina_peer *p = durpina_peer_at(maps, peer);
+    const struct durpina_upstream *upstream =
+        p ? durpina_upstream_at(maps, DURPINA_LOAD(&p->upstream)) : NULL;
     struct durpina_peer_settings s = {0};
-    uint32_t upstream = DURPINA_LOAD(&p->upstream);
 
-    if (upstream >= maps->n_upstreams)
+    if (!upstream)
         return s;
 
-    const uint64_t *publish = &maps->upstreams[upstream].publish;
+    const uint64_t *publish = &upstream->publish;
 
     for (int i = 0; i < DURPINA_SEQ_RETRIES; i++) {
         uint64_t word = durpina_seq_begin(publish);
@@ -136,17 +129,21 @@ static inline int durpina_was_tried(const struct durpina_tried *tried, uint32_t 
     return 0;
 }
 
+struct durpina_kernel_picking;
+
 /* What a pick carries along; word is the publish word it reads by. */
 struct durpina_picking {
     const struct durpina_maps *maps;
     const struct durpina_request *request;
     const struct durpina_upstream *upstream;
+    struct durpina_cursor *cursor;
     uint32_t upstream_id;
     uint32_t tier; /* that is picked from; DURPINA_TIERS: either */
     int single;
     int last;       /* the last attempt: do not look at the publish word again */
     uint32_t bound; /* request->bound, or 0 when nobody is below it */
     uint64_t word;
+    struct durpina_kernel_picking *kernel; /* in the kernel: the same without pointers */
     uint64_t active; /* with a bound: of the upstream, this try included ... */
     uint64_t weight; /* ... and the weights it is shared out by */
 };
@@ -159,12 +156,22 @@ struct durpina_candidate {
     uint32_t peer;
     uint32_t generation;
     uint32_t weight;
-    uint32_t active;
+    uint32_t active;      /* what "least" is about: tries in flight, or the kernel's count */
     uint32_t most_active; /* it may have with this try; 0: no limit */
     uint32_t fail_timeout_ms;
     uint64_t down_until_ms;
     uint64_t latency_us; /* see durpina_weigh() */
 };
+
+/* Connections to the peer that are there or about to be, by the kernel's count. */
+static inline uint32_t durpina_connections(const struct durpina_maps *maps,
+                                           const struct durpina_peer *peer)
+{
+    const struct durpina_endpoint *endpoint =
+        durpina_endpoint_at(maps, DURPINA_LOAD(&peer->endpoint));
+
+    return endpoint ? DURPINA_LOAD(&endpoint->open) + DURPINA_LOAD(&endpoint->connecting) : 0;
+}
 
 /* The most tries that a peer of this weight may have, rounded up: bound * active * weight / all. */
 static inline uint64_t durpina_bounded(const struct durpina_picking *p, uint32_t weight)
@@ -175,18 +182,33 @@ static inline uint64_t durpina_bounded(const struct durpina_picking *p, uint32_t
 }
 
 /*
- * May the peer take this request? The only place that decides so. Everything is read before the
- * publish word is checked again.
+ * What else there is to see for a connect() in the kernel. 0: not of the family that it can go to.
+ * The family is identity, and who picks looks at the generation once more (durpina_vip_locate()).
+ */
+static inline int durpina_look_uncounted(const struct durpina_picking *p,
+                                         const struct durpina_peer *record,
+                                         struct durpina_candidate *ret)
+{
+    uint32_t family = p->request->family;
+
+    ret->active = durpina_connections(p->maps, record);
+    return family == DURPINA_FAMILY_NONE || family == DURPINA_LOAD(&record->family);
+}
+
+/*
+ * May the peer take this request? The only place that decides so. What is published is read before
+ * the publish word is checked again.
  */
 DURPINA_INLINE enum durpina_verdict durpina_look(const struct durpina_picking *p, uint32_t peer,
                                                  struct durpina_candidate *ret)
 {
-    if (peer >= p->maps->n_peers)
+    const struct durpina_peer *record = durpina_peer_at(p->maps, peer);
+    struct durpina_counters *c = durpina_counters_at(p->maps, peer);
+
+    if (!record || !c)
         return DURPINA_SKIPPED;
 
-    const struct durpina_peer *record = &p->maps->peers[peer];
     const struct durpina_peer_settings *settings = durpina_settings(record, p->word);
-    struct durpina_counters *c = &p->maps->counters[peer];
     uint32_t state = DURPINA_LOAD(&settings->state);
     uint32_t upstream = DURPINA_LOAD(&record->upstream);
     uint32_t tier = DURPINA_LOAD(&record->tier);
@@ -204,7 +226,10 @@ DURPINA_INLINE enum durpina_verdict durpina_look(const struct durpina_picking *p
         return DURPINA_OVERTAKEN;
     /* A hash or ring may lag: the record may be another upstream's by now, or of the other tier. */
     if (state != DURPINA_PEER_UP || upstream != p->upstream_id ||
-        (tier != p->tier && p->tier != DURPINA_TIERS) || durpina_was_tried(p->request->tried, peer))
+        (tier != p->tier && p->tier != DURPINA_TIERS))
+        return DURPINA_SKIPPED;
+    if (p->request->uncounted ? !durpina_look_uncounted(p, record, ret)
+                              : durpina_was_tried(p->request->tried, peer))
         return DURPINA_SKIPPED;
     if (p->single)
         ret->down_until_ms = 0;
@@ -276,15 +301,44 @@ union durpina_owned {
     uint64_t word;
 };
 
+/* Of all that see the deadline of a temporarily down peer passed, one sends the probing request. */
+static inline int durpina_take_probe(const struct durpina_picking *p,
+                                     const struct durpina_candidate *from)
+{
+    uint64_t down_until_ms = from->down_until_ms;
+
+    return __atomic_compare_exchange_n(&from->counters->down_until_ms, &down_until_ms,
+                                       p->request->now_ms + from->fail_timeout_ms, 0,
+                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* durpina_take() where a try is not counted. */
+static inline enum durpina_verdict durpina_choose(const struct durpina_picking *p,
+                                                  const struct durpina_candidate *from,
+                                                  struct durpina_pick *ret_pick)
+{
+    if (from->down_until_ms != 0 && !durpina_take_probe(p, from))
+        return DURPINA_SKIPPED;
+    DURPINA_STORE(&from->counters->selected_ms, p->request->now_ms);
+    *ret_pick = (struct durpina_pick){.peer = from->peer,
+                                      .generation = from->generation,
+                                      .upstream = p->upstream_id,
+                                      .probing = from->down_until_ms != 0};
+    return DURPINA_TAKEN;
+}
+
 /* Takes the candidate, unless others were faster: nothing has changed then. */
 DURPINA_INLINE enum durpina_verdict durpina_take(const struct durpina_picking *p,
                                                  const struct durpina_candidate *from,
                                                  struct durpina_pick *ret_pick)
 {
-    struct durpina_counters *c = from->counters;
-    struct durpina_cursor *cursor = &p->maps->cursors[p->upstream_id];
     struct durpina_try *entry = p->request->entry;
-    uint64_t down_until_ms = from->down_until_ms;
+
+    if (DURPINA_IN_KERNEL || (!entry && p->request->uncounted))
+        return durpina_choose(p, from, ret_pick);
+
+    struct durpina_counters *c = from->counters;
+    struct durpina_cursor *cursor = p->cursor;
     int in_upstream = durpina_counts(cursor);
 
     durpina_note_taking(cursor, entry, from->peer, in_upstream);
@@ -295,11 +349,7 @@ DURPINA_INLINE enum durpina_verdict durpina_take(const struct durpina_picking *p
 
     if (old.generation != from->generation ||
         (from->most_active != 0 && old.active >= from->most_active) ||
-        /* Of all workers that see the deadline passed, one sends the probing request. */
-        (down_until_ms != 0 &&
-         !__atomic_compare_exchange_n(&c->down_until_ms, &down_until_ms,
-                                      p->request->now_ms + from->fail_timeout_ms, 0,
-                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED))) {
+        (from->down_until_ms != 0 && !durpina_take_probe(p, from))) {
         __atomic_fetch_sub(&c->active, 1, __ATOMIC_RELEASE);
         durpina_note_free(cursor, entry);
         return DURPINA_SKIPPED;
@@ -312,7 +362,7 @@ DURPINA_INLINE enum durpina_verdict durpina_take(const struct durpina_picking *p
     ret_pick->peer = from->peer;
     ret_pick->generation = from->generation;
     ret_pick->upstream = p->upstream_id;
-    ret_pick->probing = down_until_ms != 0;
+    ret_pick->probing = from->down_until_ms != 0;
     ret_pick->in_upstream = in_upstream != 0;
     ret_pick->entry = entry;
     return DURPINA_TAKEN;
@@ -327,21 +377,115 @@ DURPINA_INLINE enum durpina_verdict durpina_try_peer(const struct durpina_pickin
     return verdict == DURPINA_AVAILABLE ? durpina_take(p, &candidate, ret_pick) : verdict;
 }
 
+#ifdef __bpf__
+
+/*
+ * The verifier walks through a static function at each call, through loops as often as they may
+ * turn, and would never come to an end. Through a global function it walks once. Such a one can be
+ * given no pointers but to plain memory: this is what durpina_picking says without them.
+ */
+struct durpina_kernel_picking {
+    uint64_t word;
+    uint64_t now_ms;
+    uint64_t at; /* the ticket, or the hash */
+    uint32_t upstream;
+    uint32_t slot; /* whose peer is to be tried */
+    uint32_t peer; /* the result: */
+    uint32_t generation;
+    uint8_t probing;
+    uint8_t tier;
+    uint8_t family;
+    uint8_t algorithm;
+    uint8_t single;
+    uint8_t last;
+    uint8_t reserved[2];
+};
+
+#define DURPINA_KERNEL_PICKING(p, ticket)                                                          \
+    {                                                                                              \
+        .word = (p)->word, .now_ms = (p)->request->now_ms,                                         \
+        .at = durpina_draws((p)->request->algorithm) ? (ticket) : (p)->request->hash,              \
+        .upstream = (p)->upstream_id, .tier = (uint8_t) (p)->tier,                                 \
+        .family = (uint8_t) (p)->request->family, .algorithm = (uint8_t) (p)->request->algorithm,  \
+        .single = (uint8_t) (p)->single, .last = (uint8_t) (p)->last                               \
+    }
+
+#define DURPINA_KERNEL_REQUEST(k)                                                                  \
+    {                                                                                              \
+        .algorithm = (enum durpina_algorithm)(k)->algorithm, .hash = (k)->at,                      \
+        .now_ms = (k)->now_ms, .family = (k)->family, .uncounted = 1                               \
+    }
+
+#define DURPINA_PICK_OF_KERNEL(k)                                                                  \
+    {                                                                                              \
+        .peer = (k)->peer, .generation = (k)->generation, .upstream = (k)->upstream,               \
+        .probing = (k)->probing                                                                    \
+    }
+
+/* And back. */
+#define DURPINA_PICKING_OF_KERNEL(k, its_request)                                                  \
+    {                                                                                              \
+        .kernel = (k), .request = (its_request),                                                   \
+        .upstream = durpina_upstream_at(NULL, (k)->upstream), .upstream_id = (k)->upstream,        \
+        .tier = (k)->tier, .single = (k)->single, .last = (k)->last, .word = (k)->word             \
+    }
+
+int durpina_kernel_try(struct durpina_kernel_picking *k);
+
+__attribute__((noinline)) int durpina_kernel_try(struct durpina_kernel_picking *k)
+{
+    if (!k)
+        return DURPINA_SKIPPED;
+
+    const struct durpina_request request = DURPINA_KERNEL_REQUEST(k);
+    const struct durpina_picking p = DURPINA_PICKING_OF_KERNEL(k, &request);
+
+    struct durpina_pick pick;
+    enum durpina_verdict verdict = DURPINA_SKIPPED;
+
+    if (p.upstream)
+        verdict = durpina_try_peer(&p, durpina_slot(NULL, k->slot), &pick);
+    if (verdict == DURPINA_TAKEN) {
+        k->peer = pick.peer;
+        k->generation = pick.generation;
+        k->probing = (uint8_t) pick.probing;
+    }
+    return verdict;
+}
+
+/* As below. */
+static inline enum durpina_verdict durpina_try_slot(const struct durpina_picking *p, uint32_t slot,
+                                                    struct durpina_pick *ret_pick)
+{
+    (void) ret_pick; /* durpina_pick() makes it from the result */
+    p->kernel->slot = slot;
+    return (enum durpina_verdict) durpina_kernel_try(p->kernel);
+}
+
+#else
+
+/* Takes the peer at a slot, if it may take this request. */
+DURPINA_INLINE enum durpina_verdict durpina_try_slot(const struct durpina_picking *p, uint32_t slot,
+                                                     struct durpina_pick *ret_pick)
+{
+    return durpina_try_peer(p, durpina_slot(p->maps, slot), ret_pick);
+}
+
+#endif
+
 /* --- the end of a try --- */
 
 /* durpina_add_fail() for a peer id (below maps->n_peers), by its published settings. */
-static inline uint32_t durpina_fail(const struct durpina_maps *maps, uint32_t peer, uint64_t now_ms)
+static inline uint32_t durpina_fail(const struct durpina_maps *maps, uint32_t peer,
+                                    enum durpina_witness witness, uint64_t now_ms)
 {
     struct durpina_peer_settings s = durpina_read_settings(maps, peer);
-    uint32_t upstream = DURPINA_LOAD(&maps->peers[peer].upstream);
-    int single = 0;
+    const struct durpina_upstream *u =
+        durpina_upstream_at(maps, DURPINA_LOAD(&maps->peers[peer].upstream));
+    int single = u && DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
 
-    if (upstream < maps->n_upstreams) {
-        const struct durpina_upstream *u = &maps->upstreams[upstream];
-
-        single = DURPINA_LOAD(&u->view[durpina_seq_begin(&u->publish) & 1].peers.length) == 1;
-    }
-    return durpina_add_fail(&maps->counters[peer], s.max_fails, s.fail_timeout_ms, single, now_ms);
+    return durpina_add_fail(&maps->counters[peer], s.max_fails, s.fail_timeout_ms, single, witness,
+                            now_ms);
 }
 
 static inline void durpina_count_sample(struct durpina_counters *c, enum durpina_outcome outcome,
@@ -376,11 +520,11 @@ static inline void durpina_finish(const struct durpina_maps *maps, const struct 
                                   enum durpina_outcome outcome, const struct durpina_sample *sample,
                                   uint64_t now_ms)
 {
-    if (pick->peer >= maps->n_peers || pick->upstream >= maps->n_upstreams)
-        return;
+    struct durpina_counters *c = durpina_counters_at(maps, pick->peer);
+    struct durpina_cursor *cursor = durpina_cursor_at(maps, pick->upstream);
 
-    struct durpina_counters *c = &maps->counters[pick->peer];
-    struct durpina_cursor *cursor = &maps->cursors[pick->upstream];
+    if (!c || !cursor)
+        return;
 
     int is_owner = DURPINA_LOAD(&c->generation) == pick->generation;
 
@@ -399,7 +543,9 @@ static inline void durpina_finish(const struct durpina_maps *maps, const struct 
     else
         __atomic_fetch_add(&c->unanswered, 1, __ATOMIC_RELAXED);
     if (outcome == DURPINA_OUTCOME_FAILURE) {
-        durpina_fail(maps, pick->peer, now_ms);
+        durpina_fail(maps, pick->peer,
+                     sample && sample->unconnected ? DURPINA_WORKER_CONNECT : DURPINA_WORKER,
+                     now_ms);
     } else if (outcome == DURPINA_OUTCOME_SUCCESS) {
         /* Success of a request that began before the failures proves nothing. */
         if (pick->probing)

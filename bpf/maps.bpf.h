@@ -27,5 +27,31 @@ DURPINA_MAP(slots, struct durpina_slots);
 DURPINA_MAP(counters, struct durpina_counters);
 DURPINA_MAP(cursors, struct durpina_cursor);
 DURPINA_MAP(inflight, struct durpina_inflight);
+DURPINA_MAP(endpoints, struct durpina_endpoint);
+DURPINA_MAP(kernel, struct durpina_kernel);
+
+#define DURPINA_HASH_MAP(map, value_type)                                                          \
+    struct {                                                                                       \
+        __uint(type, BPF_MAP_TYPE_HASH);                                                           \
+        __uint(map_flags, BPF_F_NO_PREALLOC);                                                      \
+        __uint(max_entries, 1);                                                                    \
+        __type(key, struct durpina_address);                                                       \
+        __type(value, value_type);                                                                 \
+    } map SEC(".maps")
+
+DURPINA_HASH_MAP(endpoint_ids, uint32_t);
+DURPINA_HASH_MAP(vips, struct durpina_vip);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct durpina_socket);
+} sockets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, DURPINA_EVENTS_BYTES);
+} events SEC(".maps");
 
 #endif

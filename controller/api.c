@@ -25,7 +25,8 @@ static const struct api_route root_routes[] = {
 };
 
 static const struct api_route *const tables[] = {
-    root_routes, api_upstreams_routes, api_durpina_routes, api_lua_routes, api_health_routes,
+    root_routes,       api_upstreams_routes, api_durpina_routes, api_lua_routes,
+    api_health_routes, api_kernel_routes,    api_vip_routes,
 };
 #define N_TABLES (sizeof(tables) / sizeof(tables[0]))
 
@@ -135,6 +136,9 @@ static int get_versions(struct api_call *call)
 
 static const struct api_route versions_route = {"", {[API_GET] = get_versions}, false, false};
 
+/* Where Prometheus looks for it. */
+static const struct api_route metrics_route = {"", {[API_GET] = api_get_metrics}, false, false};
+
 static void list_methods(const struct api_route *route, char *ret, size_t size)
 {
     size_t at = 0;
@@ -153,7 +157,9 @@ static int locate(struct api_call *call, struct target *ret)
     int n = api_split_path(request->target, parts);
     const struct api_route *route = NULL;
 
-    if (n >= 1 && api_part_is(&parts[0], "api")) {
+    if (n == 1 && api_part_is(&parts[0], "metrics")) {
+        route = &metrics_route;
+    } else if (n >= 1 && api_part_is(&parts[0], "api")) {
         if (n == 1)
             route = &versions_route;
         else if (parts[1].len == 1 && parts[1].text[0] >= '0' + VERSION_MIN &&
@@ -336,6 +342,9 @@ static json_t *failure_json(const struct failure *failure)
 static void respond(struct api_call *call, struct http_response *ret)
 {
     ret->status = call->status;
+    ret->stream = call->stream;
+    if (call->stream.read != NULL)
+        return;
     if (call->result != NULL)
         ret->body = json_dumps(call->result, JSON_COMPACT | JSON_REAL_PRECISION(15));
     if (ret->body == NULL) {
@@ -366,7 +375,7 @@ static int run(struct api_call *call, struct http_response *ret)
     if (err < 0)
         return err;
     err = target.route->handlers[target.method](call);
-    if (err == 0 && target.method == API_GET)
+    if (err == 0 && target.method == API_GET && call->result != NULL)
         filter(call, target.route);
     if (target.method != API_GET && !call->by_clock)
         log_info("API: %s %s by uid %d (pid %d): %s", call->request->method, call->request->target,
@@ -418,6 +427,9 @@ int api_create(const struct api_options *options, struct api **ret)
     api->engine = options->engine;
     api->maps = options->maps;
     api->config = options->config;
+    api->programs = options->programs;
+    api->health = options->health;
+    api->events = options->events;
     api_count_reload(api);
     *ret = api;
     return 0;

@@ -12,7 +12,10 @@
 #include "bpf_state.h"
 #include "config.h"
 #include "engine.h"
+#include "events.h"
 #include "http_server.h"
+#include "kernel_health.h"
+#include "programs.h"
 
 struct api;
 
@@ -21,6 +24,10 @@ struct api_options {
     struct engine *engine;
     const struct bpf_state *maps;
     const struct config *config; /* as in force: a reload changes it in place */
+    /* NULL: nothing is said of it. */
+    const struct programs *programs;
+    const struct kernel_health *health;
+    const struct events *events;
 };
 
 /* 0 or -ENOMEM. */

@@ -19,6 +19,9 @@ struct api {
     const struct bpf_state *maps;
     const struct config *config;
     const struct http_server *server;
+    const struct programs *programs; /* NULL: none is loaded */
+    const struct kernel_health *health;
+    const struct events *events;
     uint64_t loaded_wall_ms; /* start or last reload */
     uint64_t loads;
     struct log_throttle refusals;
@@ -32,11 +35,12 @@ struct api_call {
     struct durpina_maps maps;
     struct api_clock now;
     /* The answer: */
-    unsigned status;        /* 200 unless set */
-    json_t *result;         /* owned by the call */
-    char location[512];     /* "": none */
-    bool by_clock;          /* a call that comes time and again, and is not logged */
-    struct failure failure; /* filled if the handler returns an error */
+    unsigned status;           /* 200 unless set */
+    json_t *result;            /* owned by the call */
+    struct http_stream stream; /* instead of it, if it has a `read` */
+    char location[512];        /* "": none */
+    bool by_clock;             /* a call that comes time and again, and is not logged */
+    struct failure failure;    /* filled if the handler returns an error */
 };
 
 /* 0 with call->result set, or -errno with call->failure filled. */
@@ -56,6 +60,11 @@ extern const struct api_route api_upstreams_routes[];
 extern const struct api_route api_durpina_routes[];
 extern const struct api_route api_lua_routes[];
 extern const struct api_route api_health_routes[];
+extern const struct api_route api_kernel_routes[];
+extern const struct api_route api_vip_routes[];
+
+/* GET /metrics. */
+api_handler api_get_metrics;
 
 /* The upstream named by args[0]; NULL with the failure filled. */
 struct upstream *api_upstream(struct api_call *call);
@@ -67,5 +76,9 @@ struct server *api_server(struct api_call *call, uint32_t *ret_id);
 int api_body(struct api_call *call, const char *const *names);
 /* The servers of the upstream named by args[0] as result; none if it is not there. */
 int api_answer_servers(struct api_call *call);
+
+/* What the kernel counts of the peer's address, put into object as "kernel"; nothing if it does not
+ * count it. */
+void api_add_kernel(json_t *object, const struct peer *peer, const struct api_call *call);
 
 #endif

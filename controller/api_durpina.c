@@ -23,8 +23,8 @@ static int get_durpina(struct api_call *call)
     const struct prober_stats *prober = prober_stats(engine_prober(call->api->engine));
 
     call->result =
-        json_pack("{ss si ss sI s{sI sI sI sI} s{sI sI sI sI} sI s{sI sI sI sI sI sI}}", "version",
-                  DURPINA_VERSION, "pid", (int) getpid(), "pin", call->api->config->pin,
+        json_pack("{ss si ss sI s{sI sI sI sI} s{sI sI sI sI} sI s{sI sI sI sI sI sI sI}}",
+                  "version", DURPINA_VERSION, "pid", (int) getpid(), "pin", call->api->config->pin,
                   "generation", (json_int_t) DURPINA_LOAD(&maps->meta->epoch), "capacity",
                   "upstreams", (json_int_t) maps->n_upstreams, "peers", (json_int_t) maps->n_peers,
                   "slots", (json_int_t) maps->n_slots, "inflight", (json_int_t) inflight.capacity,
@@ -34,7 +34,7 @@ static int get_durpina(struct api_call *call)
                   "prober", "targets", (json_int_t) prober->targets, "probes",
                   (json_int_t) prober->probes, "running", (json_int_t) prober->running, "checks",
                   (json_int_t) prober->checks, "undecided", (json_int_t) prober->undecided, "late",
-                  (json_int_t) prober->late);
+                  (json_int_t) prober->late, "unmarked", (json_int_t) prober->unmarked);
     return 0;
 }
 

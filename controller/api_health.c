@@ -105,6 +105,7 @@ static json_t *peer_json(const struct peer *peer, const struct api_call *call)
         model_peer_cause(peer, peer->ground, cause, sizeof(cause));
         json_object_set_new(object, "reason", json_string(cause));
     }
+    api_add_kernel(object, peer, call);
     return object;
 }
 

@@ -32,6 +32,15 @@ static uint32_t *count_zombies(const struct durpina_maps *maps)
     return zombies;
 }
 
+/* A peer as NGINX Plus has it, and what the kernel says of it. */
+static json_t *peer_json(const struct peer *peer, const struct api_call *call)
+{
+    json_t *object = api_peer_json(peer, &call->maps, &call->now);
+
+    api_add_kernel(object, peer, call);
+    return object;
+}
+
 /* --- upstreams -------------------------------------------------------------------------------- */
 
 static json_t *upstream_json(const struct upstream *upstream, const uint32_t *zombies,
@@ -41,7 +50,7 @@ static json_t *upstream_json(const struct upstream *upstream, const uint32_t *zo
 
     for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next)
         for (size_t i = 0; i < s->n_peers; i++)
-            json_array_append_new(peers, api_peer_json(s->peers[i], &call->maps, &call->now));
+            json_array_append_new(peers, peer_json(s->peers[i], call));
     /* Idle connections to the peers are nginx's own; none of them is held here. */
     return json_pack("{so si sI ss}", "peers", peers, "keepalive", 0, "zombies",
                      (json_int_t) (upstream->id < call->maps.n_upstreams ? zombies[upstream->id]

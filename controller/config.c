@@ -137,6 +137,40 @@ static int parse_switch(const struct setting *setting, struct config *config, ch
     return 0;
 }
 
+static int parse_namespaces(const struct setting *setting, struct config *config, char *const *args,
+                            size_t n_args, struct failure *failure)
+{
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    if (strcmp(args[0], "own") != 0 && strcmp(args[0], "all") != 0)
+        return refuse(failure, "%s \"%s\" is neither own nor all", setting->name, args[0]);
+    *(bool *) field(setting, config) = args[0][0] == 'a';
+    return 0;
+}
+
+static int parse_mark(const struct setting *setting, struct config *config, char *const *args,
+                      size_t n_args, struct failure *failure)
+{
+    bool is_hex = n_args == 1 && strncmp(args[0], "0x", 2) == 0;
+    const char *digits = is_hex ? args[0] + 2 : args[0];
+    unsigned long long mark;
+    int err = want_one(setting, n_args, failure);
+
+    if (err < 0)
+        return err;
+    errno = 0;
+    mark = strtoull(digits, NULL, is_hex ? 16 : 10);
+    /* strtoull() would take blanks, a sign and another 0x as well. */
+    if (digits[0] == '\0' || errno != 0 || mark > setting->max ||
+        digits[strspn(digits, is_hex ? "0123456789abcdefABCDEF" : "0123456789")] != '\0')
+        return refuse(failure, "%s \"%s\" is no number from 0 to 0xffffffff", setting->name,
+                      args[0]);
+    *(uint32_t *) field(setting, config) = (uint32_t) mark;
+    return 0;
+}
+
 static int parse_mode(const struct setting *setting, struct config *config, char *const *args,
                       size_t n_args, struct failure *failure)
 {
@@ -231,6 +265,25 @@ static int parse_resolver(const struct setting *setting, struct config *config, 
     return 0;
 }
 
+static int parse_vip(const struct setting *setting, struct config *config, char *const *args,
+                     size_t n_args, struct failure *failure)
+{
+    struct config_vips *vips = field(setting, config);
+    struct vip_spec *spec = &vips->specs[vips->n];
+    int err;
+
+    if (vips->n == DURPINA_VIPS_MAX)
+        return refuse(failure, "%s is given more than %d times", setting->name, DURPINA_VIPS_MAX);
+    err = vip_line_parse(args, n_args, spec, failure);
+    if (err < 0)
+        return err;
+    for (size_t i = 0; i < vips->n; i++)
+        if (memcmp(&vips->specs[i].address, &spec->address, sizeof(spec->address)) == 0)
+            return refuse(failure, "vip %s is given twice", args[0]);
+    vips->n++;
+    return 0;
+}
+
 static int parse_level(const struct setting *setting, struct config *config, char *const *args,
                        size_t n_args, struct failure *failure)
 {
@@ -282,6 +335,21 @@ const struct setting config_settings[] = {
      "capacity of the maps in requests that workers have in flight at once, 8 bytes each; of those "
      "beyond, a worker that is killed leaves its share counted as active",
      0, parse_count, IN(inflight), 1, 1 << 24},
+    {"observe", "on | off", "on", NULL,
+     "a program in the kernel counts the connections to peers, of all processes", 0, parse_switch,
+     IN(observe), 0, 0},
+    {"connect", "on | off", "on", NULL,
+     "programs in the kernel send whoever connects to a virtual endpoint to a peer", 0,
+     parse_switch, IN(connect), 0, 0},
+    {"cgroup", "DIRECTORY", NULL, "the root of cgroup2, wherever it is mounted",
+     "the programs see the processes of this cgroup2 directory and below", SETTING_OPTION,
+     parse_directory, IN(cgroup), 0, 0},
+    {"network_namespaces", "own | all", "own", NULL,
+     "the programs act in the network namespace of durpinad only, or in all", 0, parse_namespaces,
+     IN(all_namespaces), 0, 0},
+    {"mark", "NUMBER", "0", NULL,
+     "SO_MARK of sockets that are never sent to a peer, decimal or 0x...; 0: none", 0, parse_mark,
+     IN(mark), 0, UINT32_MAX},
     {"resolver", "ADDRESS[:PORT]...", NULL, "those of /etc/resolv.conf",
      "name servers, unless others were set over the API", SETTING_RELOAD, parse_resolver,
      IN(resolver), 0, 0},
@@ -298,6 +366,10 @@ const struct setting config_settings[] = {
      SETTING_RELOAD, parse_count, IN(resolve.max_nxdomain), 0, 1000},
     {"resolve_addresses", "NUMBER", "256", NULL, "addresses of a name that are used at most",
      SETTING_RELOAD, parse_count, IN(resolve.max_addresses), 1, 4096},
+    {"vip", "ADDRESS:PORT[/udp] upstream=NAME [algorithm=WORD]", NULL, "none",
+     "a virtual endpoint: who connects to this address is sent to a peer of the upstream, by "
+     "round-robin, unweighted-round-robin or ip-hash",
+     SETTING_RELOAD | SETTING_REPEAT, parse_vip, IN(vips), 0, 0},
     {"log_level", "error | warn | notice | info | debug", "notice", NULL,
      "least important records that are logged", SETTING_OPTION | SETTING_RELOAD, parse_level,
      IN(log_level), 0, 0},
@@ -361,6 +433,7 @@ int invocation_parse(int argc, char *const *argv, struct invocation *ret, struct
             invocation.help = true;
         } else if (strcmp(word, "-v") == 0 || strcmp(word, "--version") == 0) {
             invocation.version = true;
+            invocation.verbose = word[1] == 'v';
         } else if (strncmp(word, "-c", 2) == 0) {
             err = take_value(argc, argv, &i, word[2] != '\0' ? word + 2 : NULL, &invocation.file,
                              failure);
@@ -379,6 +452,8 @@ int invocation_parse(int argc, char *const *argv, struct invocation *ret, struct
             invocation.given[invocation.n_given++].setting = setting;
         }
     }
+    if (invocation.test && invocation.verbose)
+        invocation.version = false;
     if (err == 0)
         *ret = invocation;
     return err;

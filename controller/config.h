@@ -25,6 +25,7 @@
 #include "http_server.h"
 #include "log.h"
 #include "resolve.h"
+#include "vip_line.h"
 
 #define CONFIG_FILE_DEFAULT "/etc/durpina/durpinad.conf"
 
@@ -57,6 +58,11 @@ struct config_resolver {
     size_t n;
 };
 
+struct config_vips {
+    struct vip_spec specs[DURPINA_VIPS_MAX];
+    size_t n;
+};
+
 struct config {
     char pin[PATH_MAX];
     char socket[PATH_MAX];
@@ -71,8 +77,14 @@ struct config {
     uint32_t peers;
     uint32_t slots;
     uint32_t inflight;
+    bool observe;
+    bool connect;
+    char cgroup[PATH_MAX]; /* "": the root of cgroup2 */
+    bool all_namespaces;
+    uint32_t mark; /* 0: none */
     struct config_resolver resolver;
     struct resolve_policy resolve;
+    struct config_vips vips;
     enum log_level log_level;
     uint32_t max_body_size;
     uint32_t request_timeout_ms;
@@ -105,7 +117,7 @@ extern const size_t config_n_settings;
 struct invocation {
     const char *file;
     bool file_given; /* else a missing file is fine */
-    bool test, help, version;
+    bool test, verbose, help, version;
     struct {
         const struct setting *setting;
         const char *value;

@@ -46,7 +46,10 @@ void config_print_help(FILE *out)
           out);
     print_wrapped(out, fprintf(out, "  -c FILE"),
                   "read this configuration instead of " CONFIG_FILE_DEFAULT);
-    print_wrapped(out, fprintf(out, "  -t"), "test the configuration and exit; touches nothing");
+    print_wrapped(
+        out, fprintf(out, "  -t"),
+        "test the configuration and exit; touches nothing; with -v, say which programs in "
+        "the kernel could be attached, and what the others lack");
     for (size_t i = 0; i < config_n_settings; i++) {
         const struct setting *setting = &config_settings[i];
         char option[32];

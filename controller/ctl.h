@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define CTL_PATH_SIZE 1024
 #define CTL_COLUMNS_MAX 10
@@ -40,11 +41,23 @@ void ctl_table_print(struct ctl_table *table, const char *const *titles);
  * /durpina/upstreams/NAME/peers, and of /durpina/upstreams/NAME with the peers of
  * /http/upstreams/NAME as "peers" and its own as "health" put in. */
 void ctl_print_status(const json_t *status);
+/* Of /durpina/kernel; of the upstream NAME. */
+void ctl_print_kernel(const json_t *kernel);
+void ctl_print_connections(const json_t *upstream);
 void ctl_print_upstreams(const json_t *upstreams);
 void ctl_print_server(const json_t *server);
 void ctl_print_monitors(const json_t *monitors);
 void ctl_print_checks(const json_t *peers);
 void ctl_print_history(const json_t *peers);
 void ctl_print_upstream(const json_t *upstream);
+
+/* The words of a `server` line as the API takes it; NULL after a message on stderr. */
+json_t *ctl_server_json(char **words, uint16_t default_port);
+
+/* Virtual endpoints: those of /durpina/vips as text; what a line of words asks for as the API takes
+ * it, NULL after a message on stderr; the path of one, or a message and CTL_USAGE. */
+void ctl_print_vips(const json_t *vips);
+json_t *ctl_vip_json(char **words);
+int ctl_vip_path(const char *address, char path[CTL_PATH_SIZE]);
 
 #endif

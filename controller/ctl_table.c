@@ -16,7 +16,7 @@ void ctl_table_add(struct ctl_table *table, char *const *cells)
 
 static bool is_number(const char *text)
 {
-    return *text != '\0' && text[strspn(text, "0123456789/-")] == '\0';
+    return *text != '\0' && text[strspn(text, "0123456789/-.")] == '\0';
 }
 
 static void print_row(char *const *cells, const struct ctl_table *table, const int *width,

@@ -205,6 +205,90 @@ void ctl_print_history(const json_t *peers)
     ctl_table_print(&table, titles);
 }
 
+void ctl_print_kernel(const json_t *kernel)
+{
+    static const char *const titles[] = {"PROGRAM", "STATE", "WITHOUT IT"};
+    struct ctl_table table = {.n_columns = 3};
+    const json_t *rung, *total;
+    const char *key;
+    size_t i;
+
+    json_array_foreach(json_object_get(kernel, "programs"), i, rung)
+    {
+        bool attached = json_is_true(json_object_get(rung, "attached"));
+        bool wanted = json_is_true(json_object_get(rung, "wanted"));
+        char *cells[] = {cell("%s", word_of(rung, "name")),
+                         cell("%s", attached ? "attached"
+                                    : wanted ? "missing"
+                                             : "off"),
+                         cell("%s", attached ? "" : word_of(rung, "cost"))};
+
+        ctl_table_add(&table, cells);
+    }
+    ctl_table_print(&table, titles);
+    json_array_foreach(json_object_get(kernel, "programs"), i, rung)
+    {
+        if (json_object_get(rung, "why") != NULL)
+            printf("%s is missing: %s\n", word_of(rung, "name"), word_of(rung, "why"));
+    }
+    printf("\ncgroup %s\n", word_of(kernel, "cgroup"));
+    json_object_foreach(json_object_get(kernel, "totals"), key, total)
+    {
+        printf("%-15s %lld\n", key, (long long) json_integer_value(total));
+    }
+}
+
+/* "slow lossy drift=2" */
+static char *says_cell(const json_t *kernel)
+{
+    long long drift = number_of(kernel, "drift");
+    bool slow = json_is_true(json_object_get(kernel, "slow"));
+    bool lossy = json_is_true(json_object_get(kernel, "lossy"));
+    char text[64] = "";
+
+    if (drift > 0)
+        snprintf(text, sizeof(text), "drift=%lld", drift);
+    return cell("%s%s%s%s%s", slow ? "slow" : "", slow && (lossy || drift > 0) ? " " : "",
+                lossy ? "lossy" : "", lossy && drift > 0 ? " " : "", text);
+}
+
+static char *ms_cell(const json_t *kernel, const char *key)
+{
+    const json_t *ms = json_object_get(kernel, key);
+
+    return ms == NULL ? cell("-") : cell("%.3f", json_number_value(ms));
+}
+
+void ctl_print_connections(const json_t *upstream)
+{
+    static const char *const titles[] = {"ADDRESS", "STATE",  "CONNECTING", "OPEN",    "TRIED",
+                                         "FAILED",  "RESETS", "RESENT %",   "SRTT MS", ""};
+    struct ctl_table table = {.n_columns = 10};
+    const json_t *peer;
+    size_t i;
+
+    json_array_foreach(json_object_get(upstream, "peers"), i, peer)
+    {
+        const json_t *kernel = json_object_get(peer, "kernel");
+        char *cells[] = {
+            cell("%s", word_of(peer, "server")),
+            cell("%s", word_of(peer, "state")),
+            cell("%lld", number_of(kernel, "connecting")),
+            cell("%lld", number_of(kernel, "open")),
+            cell("%lld", number_of(kernel, "tried")),
+            cell("%lld", number_of(kernel, "refused") + number_of(kernel, "timed_out") +
+                             number_of(kernel, "unreachable")),
+            cell("%lld", number_of(kernel, "resets")),
+            cell("%.2f", 100 * json_number_value(json_object_get(kernel, "retransmit_rate"))),
+            ms_cell(kernel, "srtt_ms"),
+            kernel == NULL ? cell("not counted") : says_cell(kernel),
+        };
+
+        ctl_table_add(&table, cells);
+    }
+    ctl_table_print(&table, titles);
+}
+
 void ctl_print_upstream(const json_t *upstream)
 {
     static const char *const titles[] = {"ID",     "SERVER", "ADDRESS",  "TIER",  "STATE",

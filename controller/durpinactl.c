@@ -97,6 +97,16 @@ static int do_status(char **args)
     return get("/api/9/durpina", ctl_print_status);
 }
 
+static int do_kernel(char **args)
+{
+    char path[CTL_PATH_SIZE];
+
+    if (args[0] == NULL)
+        return get("/api/9/durpina/kernel", ctl_print_kernel);
+    make_path(path, "http", args[0], NULL, NULL);
+    return get(path, ctl_print_connections);
+}
+
 static int do_list(char **args)
 {
     (void) args;
@@ -163,66 +173,14 @@ static int do_delete(char **args)
     return change("DELETE", path, NULL, "deleted");
 }
 
-/* What was given in a `server` line, as the API takes it. */
-static json_t *spec_json(const struct server_spec *spec)
-{
-    const struct server_settings *s = &spec->settings;
-    bool is_service = (spec->set & SERVER_SET_SERVICE) != 0;
-    json_t *object = json_pack("{ss sb}", "server", is_service ? spec->host : spec->name, "backup",
-                               spec->backup);
-    const struct {
-        unsigned set;
-        const char *name;
-        json_t *value;
-    } fields[] = {
-        {SERVER_SET_WEIGHT, "weight", json_integer(s->weight)},
-        {SERVER_SET_MAX_CONNS, "max_conns", json_integer(s->max_conns)},
-        {SERVER_SET_MAX_FAILS, "max_fails", json_integer(s->max_fails)},
-        {SERVER_SET_FAIL_TIMEOUT, "fail_timeout", json_sprintf("%ums", s->fail_timeout_ms)},
-        {SERVER_SET_SLOW_START, "slow_start", json_sprintf("%ums", s->slow_start_ms)},
-        {SERVER_SET_ADMIN, s->admin == DURPINA_ADMIN_DOWN ? "down" : "drain", json_true()},
-        {SERVER_SET_SERVICE, "service", json_string(spec->service)},
-    };
-
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        if (spec->set & fields[i].set)
-            json_object_set(object, fields[i].name, fields[i].value);
-        json_decref(fields[i].value);
-    }
-    return object;
-}
-
-/* The server line as one text, quoted as one word or not. */
-static char *join(char **words)
-{
-    char *line = NULL;
-    size_t size;
-    FILE *out = open_memstream(&line, &size);
-
-    if (out == NULL)
-        abort();
-    for (char **word = words; *word != NULL; word++)
-        fprintf(out, "%s%s", word > words ? " " : "", *word);
-    fclose(out);
-    return line;
-}
-
 static int do_add(char **args)
 {
     char path[CTL_PATH_SIZE];
-    char *line = join(args + 1);
-    struct server_spec spec;
-    struct failure failure;
-    json_t *body, *answer;
-    int err = server_line_parse(line, DEFAULT_PORT, &spec, &failure);
+    json_t *body = ctl_server_json(args + 1, DEFAULT_PORT), *answer;
+    int err;
 
-    free(line);
-    if (err < 0) {
-        fprintf(stderr, "durpinactl: %s\n", failure.text);
+    if (body == NULL)
         return CTL_USAGE;
-    }
-    body = spec_json(&spec);
-    server_spec_clear(&spec);
     make_path(path, "http", args[0], "/servers", NULL);
     err = request("POST", path, body, &answer);
     return err != 0 ? err : print(answer, ctl_print_server);
@@ -363,6 +321,27 @@ static int do_monitors_remove(char **args)
     return change("DELETE", path, NULL, "removed");
 }
 
+static int do_vips(char **args)
+{
+    (void) args;
+    return get("/api/9/durpina/vips", ctl_print_vips);
+}
+
+static int do_vip_add(char **args)
+{
+    json_t *body = ctl_vip_json(args);
+
+    return body == NULL ? CTL_USAGE : change("POST", "/api/9/durpina/vips", body, "added");
+}
+
+static int do_vip_remove(char **args)
+{
+    char path[CTL_PATH_SIZE];
+    int err = ctl_vip_path(args[0], path);
+
+    return err != 0 ? err : change("DELETE", path, NULL, "removed");
+}
+
 static int do_raw(char **args)
 {
     json_t *answer;
@@ -388,6 +367,8 @@ static const struct command {
     {"status", "", "the controller and how full its maps are", 0, 0, do_status},
     {"list", "", "all upstreams", 0, 0, do_list},
     {"show", "UPSTREAM", "its servers, their addresses and its monitors", 1, 1, do_show},
+    {"kernel", "[UPSTREAM]", "programs in the kernel; what they count of its peers", 0, 1,
+     do_kernel},
     {"create", "UPSTREAM", "an upstream that no nginx names", 1, 1, do_create},
     {"delete", "UPSTREAM", "likewise", 1, 1, do_delete},
     {"add", "UPSTREAM 'SERVER-LINE'", "a server, as in nginx: 'host:80 weight=5'", 2, ANY, do_add},
@@ -405,6 +386,10 @@ static const struct command {
     {"monitors add", "UPSTREAM TYPE [OPTION=VALUE...]", "'http uri=/alive interval=2s', 'tcp'", 2,
      ANY, do_monitors_add},
     {"monitors remove", "UPSTREAM ID", "", 2, 2, do_monitors_remove},
+    {"vips", "", "virtual endpoints: connects to them go to peers", 0, 0, do_vips},
+    {"vip add", "ADDRESS:PORT[/udp] upstream=NAME [algorithm=WORD]", "by round-robin or ip-hash", 2,
+     3, do_vip_add},
+    {"vip remove", "ADDRESS:PORT[/udp]", "connects go on as they are", 1, 1, do_vip_remove},
     {"raw", "METHOD PATH [BODY]", "any request of the API: raw GET /api/9/durpina", 2, 3, do_raw},
 };
 

@@ -31,6 +31,11 @@ struct publish_usage engine_usage(const struct engine *engine)
     return publish_usage(engine->publish);
 }
 
+struct endpoints *engine_endpoints(const struct engine *engine)
+{
+    return publish_endpoints(engine->publish);
+}
+
 uint32_t engine_table_slots(const struct engine *engine, const struct upstream *upstream,
                             enum demanded table)
 {
@@ -149,6 +154,7 @@ void engine_start(struct engine *engine)
             lookup_attach(s);
     }
     tables_start(engine);
+    vips_start(engine);
     /* What the maps have added is to be in the file, and that it can be written is to be known. */
     engine_touch(engine, engine->state_delay_ms);
 }
@@ -183,28 +189,6 @@ void engine_destroy(struct engine *engine)
 }
 
 /* --- upstreams --- */
-
-bool engine_name_is_valid(const char *name)
-{
-    json_t *text = json_string(name); /* NULL unless it is UTF-8 */
-    size_t len = strlen(name);
-
-    json_decref(text);
-    for (const char *c = name; *c != '\0'; c++)
-        if ((unsigned char) *c <= ' ' || *c == 0x7f || *c == '/')
-            return false;
-    return text != NULL && len > 0 && len < DURPINA_NAME_SIZE;
-}
-
-int engine_check_name(const char *name, struct failure *failure)
-{
-    if (engine_name_is_valid(name))
-        return 0;
-    return fail(failure, EINVAL, 400, "UpstreamBadName",
-                "upstream name \"%.130s\" must be 1 to 127 bytes without control characters, space "
-                "and '/'",
-                name);
-}
 
 int engine_find_upstream(const struct engine *engine, const char *name, struct upstream **ret,
                          struct failure *failure)
@@ -242,7 +226,7 @@ int engine_create_upstream(struct engine *engine, const char *name, struct failu
     struct edit *edit;
     int err;
 
-    err = engine_check_name(name, failure);
+    err = model_check_name(name, failure);
     if (err < 0)
         return err;
     if (model_upstream(&engine->model, name) != NULL)

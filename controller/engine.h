@@ -20,6 +20,7 @@
 #include "server_line.h"
 
 struct bpf_state;
+struct endpoints;
 struct state_file;
 struct engine;
 
@@ -55,6 +56,9 @@ struct prober *engine_prober(const struct engine *engine);
 
 /* What of the maps is in use. */
 struct publish_usage engine_usage(const struct engine *engine);
+
+/* Which peers have which address. */
+struct endpoints *engine_endpoints(const struct engine *engine);
 
 /* Slots that this table of the upstream takes now, over all tiers. */
 uint32_t engine_table_slots(const struct engine *engine, const struct upstream *upstream,
@@ -101,6 +105,29 @@ int engine_remove_monitor(struct engine *engine, const char *upstream, const cha
                           struct failure *failure);
 int engine_set_monitoring(struct engine *engine, const char *upstream, bool active,
                           struct failure *failure);
+
+/*
+ * Virtual endpoints. The upstream need not be there: then they wait for it. *ret is owned by the
+ * model. Adding the same one again succeeds without change. Refused: VipNotFound; EntryExists;
+ * VipBadAddress for the address of a peer of the upstream; VipImmutable for one of durpinad.conf.
+ */
+int engine_add_vip(struct engine *engine, const struct vip_spec *spec, bool *ret_created,
+                   const struct vip **ret, struct failure *failure);
+/* The one with the spec's address. */
+int engine_change_vip(struct engine *engine, const struct vip_spec *spec, const struct vip **ret,
+                      struct failure *failure);
+int engine_remove_vip(struct engine *engine, const struct durpina_address *address,
+                      struct failure *failure);
+/*
+ * All those of the configuration, which is named `file` (borrowed): adds, changes and removes as
+ * needed, and leaves those as they are that stay the same. One that a call has added becomes the
+ * file's. 0, or -ENOMEM and nothing has changed.
+ */
+int engine_set_configured_vips(struct engine *engine, const char *file,
+                               const struct vip_spec *specs, size_t n);
+/* Connects since the maps were made that were sent to a peer, and that were left as they were. */
+void engine_vip_counts(const struct engine *engine, const struct vip *vip, uint64_t *ret_selected,
+                       uint64_t *ret_missed);
 
 /* The `server` lines of one upstream block, as an nginx found them. */
 struct registration {

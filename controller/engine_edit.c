@@ -251,6 +251,7 @@ static void remove_upstream(struct upstream *upstream)
 {
     struct engine *engine = engine_of(upstream);
 
+    vips_withdraw(upstream);
     if (upstream->id != DURPINA_NONE)
         publish_remove(engine->publish, upstream->id, clock_monotonic_ms());
     for (struct server *server = upstream->servers; server != NULL; server = server->hh.next) {
@@ -271,6 +272,8 @@ void edit_commit(struct edit *edit)
     if (edit->publication != NULL)
         publish_commit(edit->publication);
     note_published(edit);
+    if (edit->is_whole)
+        vips_publish(upstream);
     for (size_t i = 0; i < edit->n; i++) {
         const struct change *change = &edit->changes[i];
 

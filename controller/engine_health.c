@@ -80,6 +80,7 @@ static int publish_whole(struct upstream *upstream)
     while (upstream->dirty != NULL)
         model_set_dirty(upstream->dirty, false);
     engine_note_states(upstream);
+    vips_publish(upstream);
     log_notice("upstream %s fits into the maps and is published", upstream->name);
     return 0;
 }

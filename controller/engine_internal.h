@@ -13,6 +13,7 @@
  *     engine_health.c   what their results mean
  *     engine_tables.c   tables on demand
  *     engine_lookup.c   names
+ *     engine_vip.c      virtual endpoints
  *     engine_restore.c  what the maps of a former controller hold
  */
 #ifndef DURPINAD_ENGINE_INTERNAL_H
@@ -32,6 +33,7 @@ struct engine {
     struct prober *prober;
     struct resolver *resolver;
     json_t *configured_resolver;   /* array of strings, or NULL; model.resolver goes before it */
+    const char *vip_file;          /* that configures vips; NULL: none has yet */
     struct state_file *state_file; /* NULL: state is not saved */
     uint32_t state_delay_ms;
     struct model model;
@@ -73,8 +75,6 @@ int engine_find_upstream(const struct engine *engine, const char *name, struct u
 /* By the id of a server or of one of its peers. */
 int engine_find_server(const struct engine *engine, const char *upstream, uint32_t id,
                        struct server **ret, struct failure *failure);
-bool engine_name_is_valid(const char *name);
-int engine_check_name(const char *name, struct failure *failure);
 
 /*
  * Edits. Between begin and end the servers of one upstream are changed through these calls (or
@@ -151,8 +151,18 @@ void tables_note_asked(struct upstream *upstream);
  */
 void tables_demand(struct upstream *upstream, const struct instance *except, bool names,
                    const struct algorithm *algorithm);
+/* Finds that out, and has tables laid out accordingly. */
+void tables_review(struct upstream *upstream);
 /* Has tables of the upstream that lag made. */
 void tables_build(const struct upstream *upstream);
+
+/* Virtual endpoints. */
+/* Makes the map what the model says, whatever somebody else has put into it. */
+void vips_start(struct engine *engine);
+/* The upstream has been published whole. */
+void vips_publish(const struct upstream *upstream);
+/* It is about to go. */
+void vips_withdraw(const struct upstream *upstream);
 
 /* nginx instances. */
 bool instances_name_upstream(const struct model *model, const char *upstream);

@@ -386,7 +386,7 @@ int engine_introduce_nginx(struct engine *engine, const char *name, uint32_t pid
     if (text == NULL || name[0] == '\0')
         return fail(failure, EINVAL, 400, "UpstreamConfFormatError", "instance: not a name");
     for (size_t i = 0; i < n_registrations; i++) {
-        err = registrations[i].durpina ? engine_check_name(registrations[i].upstream, failure) : 0;
+        err = registrations[i].durpina ? model_check_name(registrations[i].upstream, failure) : 0;
         if (err < 0)
             return err;
     }
@@ -426,7 +426,7 @@ int engine_register_upstream(struct engine *engine, const char *name, uint64_t e
 {
     struct instance *instance = model_instance(&engine->model, name);
     struct edits edits = {0};
-    int err = engine_check_name(registration->upstream, failure);
+    int err = model_check_name(registration->upstream, failure);
 
     if (err < 0)
         return err;

@@ -255,7 +255,7 @@ static int take_upstream(struct engine *engine, uint32_t id, uint64_t word)
     size_t n;
     int err;
 
-    if (!text_is_ended(record->name, sizeof(record->name)) || !engine_name_is_valid(record->name) ||
+    if (!text_is_ended(record->name, sizeof(record->name)) || !model_name_is_valid(record->name) ||
         ((upstream = model_upstream(&engine->model, record->name)) != NULL &&
          upstream->id != DURPINA_NONE)) {
         log_warn("the upstream with id %u in the maps makes no sense and is dropped", id);

@@ -2,10 +2,10 @@
 /*
  * Tables on demand: who needs which, and when those that are made in another thread are.
  *
- * A table is wanted if an nginx names an algorithm that needs it, or a pick has asked for it. What
- * has been asked for is remembered. As long as no pick has been seen of an upstream whose algorithm
- * is not known, both tables are guessed to be needed; the first picks that show that they are not,
- * end that.
+ * A table is wanted if an nginx or a virtual endpoint names an algorithm that needs it, or a pick
+ * has asked for it. What has been asked for is remembered. As long as no pick has been seen of an
+ * upstream whose algorithm is not known, both tables are guessed to be needed; the first picks that
+ * show that they are not, end that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -41,6 +41,9 @@ void tables_demand(struct upstream *upstream, const struct instance *except, boo
         known |= said != NULL;
         unknown |= said == NULL;
     }
+    for (const struct vip *v = upstream->model->vips; v != NULL; v = v->hh.next)
+        if (v->algorithm == DURPINA_HASH && strcmp(v->upstream, upstream->name) == 0)
+            wanted |= DURPINA_ASKED_HASH;
     for (int t = 0; t < N_DEMANDED; t++)
         upstream->demand[t] = (wanted & asked_bits[t]) != 0                 ? DEMAND_WANTED
                               : (unknown || !known) && upstream->asked == 0 ? DEMAND_GUESSED
@@ -56,23 +59,30 @@ void tables_note_asked(struct upstream *upstream)
                            (DURPINA_ASKED_HASH | DURPINA_ASKED_RING | DURPINA_ASKED_NO_TABLE);
 }
 
-static void look(struct upstream *upstream)
+void tables_review(struct upstream *upstream)
 {
     struct engine *engine = engine_of(upstream);
-    unsigned asked = upstream->asked;
     enum demand before[N_DEMANDED];
 
-    tables_note_asked(upstream);
-    if (upstream->asked == asked)
-        return;
     memcpy(before, upstream->demand, sizeof(before));
     tables_demand(upstream, NULL, false, NULL);
-    engine_touch(engine, engine->state_delay_ms);
     if (upstream->unpublished || memcmp(before, upstream->demand, sizeof(before)) == 0)
         return;
     /* What cannot be done now is tried again with the next change, or as a build. */
     publish_states(engine->publish, upstream, NULL, 0, clock_monotonic_ms());
     tables_build(upstream);
+}
+
+static void look(struct upstream *upstream)
+{
+    struct engine *engine = engine_of(upstream);
+    unsigned asked = upstream->asked;
+
+    tables_note_asked(upstream);
+    if (upstream->asked == asked)
+        return;
+    engine_touch(engine, engine->state_delay_ms);
+    tables_review(upstream);
 }
 
 static void look_cb(uv_timer_t *timer)

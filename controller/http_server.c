@@ -306,6 +306,50 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     *con_cls = NULL;
 }
 
+/* An answer that is being made. */
+struct streaming {
+    struct http_stream stream;
+    struct http_server *server;
+    struct MHD_Connection *mhd;
+};
+
+static ssize_t on_more(void *cls, uint64_t at, char *buffer, size_t size)
+{
+    struct streaming *streaming = cls;
+    size_t n = streaming->stream.read(streaming->stream.user, buffer, size);
+
+    (void) at;
+    set_deadline(connection_of(streaming->mhd), streaming->server->limits.request_timeout_ms);
+    return n > 0 ? (ssize_t) n : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void on_streamed(void *cls)
+{
+    struct streaming *streaming = cls;
+
+    streaming->stream.close(streaming->stream.user);
+    free(streaming);
+}
+
+/* NULL: out of memory, and the stream is closed. */
+static struct MHD_Response *start_stream(struct http_server *server, struct MHD_Connection *mhd,
+                                         const struct http_stream *stream)
+{
+    struct streaming *streaming = malloc(sizeof(*streaming));
+    struct MHD_Response *out;
+
+    if (streaming == NULL) {
+        stream->close(stream->user);
+        return NULL;
+    }
+    *streaming = (struct streaming){*stream, server, mhd};
+    out = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_SIZE, on_more, streaming,
+                                            on_streamed);
+    if (out == NULL)
+        on_streamed(streaming);
+    return out;
+}
+
 static enum MHD_Result answer(struct http_server *server, struct MHD_Connection *mhd,
                               const struct http_request *request)
 {
@@ -314,11 +358,17 @@ static enum MHD_Result answer(struct http_server *server, struct MHD_Connection 
     enum MHD_Result result = MHD_NO;
 
     server->handler.handle(server->handler.user, request, &response);
-    out = MHD_create_response_from_buffer(response.body_len, response.body, MHD_RESPMEM_MUST_FREE);
+    if (response.stream.read != NULL)
+        out = start_stream(server, mhd, &response.stream);
+    else
+        out = MHD_create_response_from_buffer(response.body_len, response.body,
+                                              MHD_RESPMEM_MUST_FREE);
     if (out == NULL) {
         free(response.body);
     } else {
-        MHD_add_response_header(out, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+        MHD_add_response_header(out, MHD_HTTP_HEADER_CONTENT_TYPE,
+                                response.stream.read != NULL ? response.stream.content_type
+                                                             : "application/json");
         MHD_add_response_header(out, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
         if (response.allow != NULL)
             MHD_add_response_header(out, MHD_HTTP_HEADER_ALLOW, response.allow);

@@ -6,7 +6,8 @@
  *
  * Invariants
  *  H1. A request and the wait for its last byte take request_timeout_ms at most, its answer as much
- *      again, an idle connection HTTP_KEEPALIVE_MS; then the connection is closed.
+ *      again (each part of one that is made while it is sent), an idle connection
+ *      HTTP_KEEPALIVE_MS; then the connection is closed.
  *  H2. One user never holds more than max_connections; the clients over TCP count as one user.
  *  H3. A body is stored only if the handler wants it, and never more than max_body bytes.
  */
@@ -21,6 +22,7 @@
 
 #define HTTP_KEEPALIVE_MS 60000
 #define HTTP_HEADERS_SIZE 32768   /* request line and headers */
+#define HTTP_STREAM_SIZE 32768    /* what is made of a stream at a time, at most */
 #define HTTP_CONNECTIONS_MAX 1024 /* over all users */
 
 struct http_client {
@@ -43,13 +45,24 @@ struct http_request {
     bool body_too_large;
 };
 
+/* A body that is made while it is sent. */
+struct http_stream {
+    const char *content_type;
+    /* Writes up to size bytes, returns how many; 0: that was all. */
+    size_t (*read)(void *user, char *buffer, size_t size);
+    /* Once, at the end of the answer. */
+    void (*close)(void *user);
+    void *user;
+};
+
 /* All strings are owned by the response, on the heap, or NULL. */
 struct http_response {
     unsigned status;
     char *body; /* JSON */
     size_t body_len;
-    char *allow;    /* Allow */
-    char *location; /* Location */
+    char *allow;               /* Allow */
+    char *location;            /* Location */
+    struct http_stream stream; /* instead of body, if it has a `read` */
 };
 
 struct http_handler {

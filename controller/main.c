@@ -16,13 +16,16 @@
 #include "bpf_state.h"
 #include "config.h"
 #include "engine.h"
+#include "events.h"
 #include "http_server.h"
 #include "inflight.h"
+#include "kernel_health.h"
 #include "listen.h"
 #include "log.h"
 #include "notify.h"
 #include "privileges.h"
 #include "probe.h"
+#include "programs.h"
 #include "resolve.h"
 #include "state_file.h"
 
@@ -45,11 +48,14 @@ struct daemon {
     bool socket_is_ours; /* its file is to be removed at the end */
     bool maps_open;
     struct bpf_state maps;
+    struct programs *programs;
     uv_loop_t loop;
     struct inflight *inflight;
     struct prober *prober;
     struct resolver *resolver;
     struct engine *engine;
+    struct events *events;
+    struct kernel_health *health;
     struct api *api;
     struct http_server *server;
     uv_signal_t signals[3];
@@ -139,6 +145,28 @@ static int open_maps(struct daemon *daemon)
     return 0;
 }
 
+static struct programs_options programs_wanted(const struct config *config)
+{
+    return (struct programs_options){
+        .observe = config->observe,
+        .connect = config->connect,
+        .cgroup = config->cgroup,
+        .all_namespaces = config->all_namespaces,
+        .mark = config->mark,
+    };
+}
+
+static int attach_programs(struct daemon *daemon)
+{
+    const struct programs_options options = programs_wanted(&daemon->config);
+    struct failure failure;
+
+    if (programs_open(&options, &daemon->maps, &daemon->programs, &failure) == 0)
+        return 0;
+    log_error("%s", failure.text);
+    return EXIT_REFUSED;
+}
+
 static int add_listener(struct daemon *daemon, int err, int fd, bool writable, const char *error)
 {
     if (err < 0) {
@@ -212,6 +240,34 @@ static int set_resolver(struct daemon *daemon)
     return 0;
 }
 
+static void set_vips(struct daemon *daemon)
+{
+    const struct config_vips *vips = &daemon->config.vips;
+
+    if (engine_set_configured_vips(daemon->engine, daemon->invocation.file, vips->specs, vips->n) <
+        0)
+        log_error("out of memory: the virtual endpoints stay as they were");
+}
+
+/* What the programs in the kernel count and tell. */
+static int start_kernel_watch(struct daemon *daemon, const struct durpina_maps *maps)
+{
+    struct endpoints *endpoints = engine_endpoints(daemon->engine);
+    int err = events_start(&daemon->loop, maps, endpoints, daemon->maps.kernel,
+                           bpf_state_fd(&daemon->maps, BPF_STATE_EVENTS), &daemon->events);
+
+    if (err == 0)
+        err = kernel_health_create(maps, endpoints, &daemon->health);
+    if (err == 0)
+        kernel_health_start(daemon->health, &daemon->loop);
+    return err;
+}
+
+static int exempt_socket(void *user, int fd)
+{
+    return programs_exempt_socket(user, fd);
+}
+
 static int start_services(struct daemon *daemon)
 {
     const struct durpina_maps maps = bpf_state_maps(&daemon->maps);
@@ -220,6 +276,10 @@ static int start_services(struct daemon *daemon)
 
     if (err == 0)
         err = prober_create(&daemon->loop, &daemon->prober);
+    if (err == 0)
+        err = programs_watch(daemon->programs, &daemon->loop);
+    if (err == 0 && (programs_observing(daemon->programs) || programs_connecting(daemon->programs)))
+        prober_set_socket_hook(daemon->prober, exempt_socket, &daemon->maps);
     if (err == 0)
         err = resolver_create(&daemon->loop, &daemon->resolver);
     if (err == 0) {
@@ -233,10 +293,15 @@ static int start_services(struct daemon *daemon)
 
         err = engine_create(&daemon->loop, &options, &daemon->engine, &failure);
     }
+    if (err == 0)
+        err = start_kernel_watch(daemon, &maps);
     if (err == 0) {
         const struct api_options options = {.engine = daemon->engine,
                                             .maps = &daemon->maps,
-                                            .config = &daemon->config};
+                                            .config = &daemon->config,
+                                            .programs = daemon->programs,
+                                            .health = daemon->health,
+                                            .events = daemon->events};
 
         err = api_create(&options, &daemon->api);
     }
@@ -251,6 +316,7 @@ static int start_services(struct daemon *daemon)
         return EXIT_REFUSED;
     }
     api_set_server(daemon->api, daemon->server);
+    set_vips(daemon);
     return set_resolver(daemon);
 }
 
@@ -285,6 +351,7 @@ static void reload(struct daemon *daemon)
         limits = config_limits(&daemon->config);
         http_server_set_limits(daemon->server, &limits);
         set_resolver(daemon);
+        set_vips(daemon);
         api_count_reload(daemon->api);
         if (names[0] != '\0')
             log_warn("configuration reloaded; restart durpinad to change %s", names);
@@ -318,6 +385,13 @@ static void watch_signals(struct daemon *daemon)
     }
 }
 
+static const char *programs_word(const struct programs *programs)
+{
+    bool observes = programs_observing(programs), connects = programs_connecting(programs);
+
+    return observes ? connects ? "observe and connect" : "observe" : connects ? "connect" : "none";
+}
+
 static void log_ready(const struct daemon *daemon)
 {
     const struct model *model = engine_model(daemon->engine);
@@ -327,11 +401,11 @@ static void log_ready(const struct daemon *daemon)
         servers += HASH_COUNT(u->servers);
         monitors += (unsigned) u->n_monitors;
     }
-    log_notice("ready: durpinad %s, pid %d, user %s, maps %s (%s), socket %s, %u upstreams, "
-               "%u servers, %u monitors",
+    log_notice("ready: durpinad %s, pid %d, user %s, maps %s (%s), programs %s, socket %s, "
+               "%u upstreams, %u servers, %u monitors",
                DURPINA_VERSION, (int) getpid(), daemon->user.name, daemon->config.pin,
-               daemon->maps.adopted ? "adopted" : "new", daemon->config.socket,
-               HASH_COUNT(model->upstreams), servers, monitors);
+               daemon->maps.adopted ? "adopted" : "new", programs_word(daemon->programs),
+               daemon->config.socket, HASH_COUNT(model->upstreams), servers, monitors);
 }
 
 static int serve(struct daemon *daemon)
@@ -369,9 +443,12 @@ static void tear_down(struct daemon *daemon)
         unlink(daemon->config.socket);
     http_server_destroy(daemon->server);
     api_destroy(daemon->api);
+    kernel_health_destroy(daemon->health);
+    events_stop(daemon->events);
     engine_destroy(daemon->engine);
     resolver_destroy(daemon->resolver);
     prober_destroy(daemon->prober);
+    programs_close(daemon->programs);
     inflight_destroy(daemon->inflight);
     for (size_t i = 0; i < sizeof(daemon->signals) / sizeof(daemon->signals[0]); i++)
         if (daemon->signals[i].data != NULL)
@@ -412,11 +489,26 @@ static int run(struct daemon *daemon)
     if (status == 0)
         status = open_maps(daemon);
     if (status == 0)
+        status = attach_programs(daemon);
+    if (status == 0)
         status = drop_privileges(daemon);
     if (status == 0)
         status = serve(daemon);
     tear_down(daemon);
     return status;
+}
+
+/* durpinad -t -v */
+static int print_programs(const struct config *config)
+{
+    const struct programs_options options = programs_wanted(config);
+    struct programs *programs;
+
+    if (programs_probe(&options, config->pin, &programs) < 0)
+        return EXIT_REFUSED;
+    programs_print(programs, stdout);
+    programs_close(programs);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -448,7 +540,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "durpinad: %s: %s\n", daemon.invocation.file,
                 access(daemon.invocation.file, F_OK) == 0 ? "the configuration is good"
                                                           : "not there: the defaults are in force");
-        return 0;
+        return daemon.invocation.verbose ? print_programs(&daemon.config) : 0;
     }
     log_set_level(daemon.config.log_level);
     return run(&daemon);

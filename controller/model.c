@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "model.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,28 @@
 #include <utlist.h>
 
 #include "model_text.h"
+
+bool model_name_is_valid(const char *name)
+{
+    json_t *text = json_string(name); /* NULL unless it is UTF-8 */
+    size_t len = strlen(name);
+
+    json_decref(text);
+    for (const char *c = name; *c != '\0'; c++)
+        if ((unsigned char) *c <= ' ' || *c == 0x7f || *c == '/')
+            return false;
+    return text != NULL && len > 0 && len < DURPINA_NAME_SIZE;
+}
+
+int model_check_name(const char *name, struct failure *failure)
+{
+    if (model_name_is_valid(name))
+        return 0;
+    return fail(failure, EINVAL, 400, "UpstreamBadName",
+                "upstream name \"%.130s\" must be 1 to 127 bytes without control characters, space "
+                "and '/'",
+                name);
+}
 
 struct upstream *model_upstream(const struct model *model, const char *name)
 {
@@ -333,11 +356,14 @@ void model_clear(struct model *model)
 {
     struct upstream *upstream, *next_upstream;
     struct instance *instance, *next_instance;
+    struct vip *vip, *next_vip;
 
     HASH_ITER(hh, model->upstreams, upstream, next_upstream)
     model_free_upstream(upstream);
     HASH_ITER(hh, model->instances, instance, next_instance)
     model_free_instance(instance);
+    HASH_ITER(hh, model->vips, vip, next_vip)
+    model_free_vip(model, vip);
     json_decref(model->resolver);
     /* Snapshots are still good for what has been retired. */
     *model = (struct model){.n_snapshots = model->n_snapshots, .retired = model->retired};

@@ -5,6 +5,7 @@
  *
  *     model ─┬─ upstream ─┬─ server (as named: settings, operator's word) ─── peer (one address)
  *            │            └─ monitor
+ *            ├─ vip (a virtual endpoint; names an upstream)
  *            └─ instance (an nginx that introduced itself)
  *
  * Owner's settings and runtime changes are kept apart: `base` is what the file or the call says,
@@ -25,6 +26,7 @@
 #include "durpina_abi.h"
 #include "history.h"
 #include "server_line.h"
+#include "vip_line.h"
 
 struct text; /* model_text.h */
 struct probe;
@@ -178,9 +180,32 @@ struct instance {
     UT_hash_handle hh;
 };
 
+/* What keeps a virtual endpoint from being in the map. */
+enum vip_obstacle {
+    VIP_CLEAR,
+    VIP_NO_UPSTREAM, /* it is not there (yet) */
+    VIP_LOOP,        /* its address is that of a peer of the upstream */
+    VIP_NO_ROOM,     /* the kernel did not take it */
+};
+
+/* A virtual endpoint: who connects to it is sent to a peer of the upstream. */
+struct vip {
+    struct durpina_address address;
+    char name[VIP_NAME_SIZE];         /* the address as text */
+    char upstream[DURPINA_NAME_SIZE]; /* need not be there */
+    enum durpina_algorithm algorithm;
+    bool configured; /* in durpinad.conf; else by a call */
+    bool stale;      /* the configuration that is being read has not named it yet */
+    bool in_map;
+    enum vip_obstacle obstacle;
+    struct durpina_vip entry; /* as put into the map; what it has counted while it is not there */
+    UT_hash_handle hh;        /* by address, in model->vips */
+};
+
 struct model {
     struct upstream *upstreams;
     struct instance *instances;
+    struct vip *vips;
     json_t *resolver; /* array of strings */
     uint64_t next_epoch;
     unsigned n_snapshots; /* model_text.h */
@@ -194,6 +219,15 @@ struct server *model_server_by_id(const struct upstream *upstream, uint32_t id);
 /* addr NULL: the placeholder. */
 struct peer *model_find_peer(const struct server *server, const struct addr *addr);
 struct instance *model_instance(const struct model *model, const char *name);
+struct vip *model_vip(const struct model *model, const struct durpina_address *address);
+/* Is this, whatever the protocol, the address of a peer of the upstream? */
+bool model_has_peer_at(const struct upstream *upstream, const struct durpina_address *address);
+/* Why it is not active; NULL: it is. */
+const char *model_vip_obstacle(const struct vip *vip);
+/* Of an upstream: 1 to 127 bytes of UTF-8 without control characters, space and '/'. -EINVAL with
+ * UpstreamBadName. */
+int model_check_name(const char *name, struct failure *failure);
+bool model_name_is_valid(const char *name);
 /* Of this word; NULL if there is none, or no such variant of it. */
 const struct algorithm *model_algorithm(const char *word, bool ketama);
 /* Of the upstream, as this nginx says; NULL: not known. */
@@ -269,6 +303,10 @@ void model_set_dirty(struct peer *peer, bool dirty);
 void model_free_peer(struct peer *peer);
 void model_free_monitor(struct monitor *monitor);
 void model_free_instance(struct instance *instance); /* also takes it out of the model, if in it */
+/* Not linked. */
+struct vip *model_new_vip(const struct vip_spec *spec);
+void model_link_vip(struct model *model, struct vip *vip);
+void model_free_vip(struct model *model, struct vip *vip); /* also takes it out of the model */
 /* Frees all there is but for snapshots of it. */
 void model_clear(struct model *model);
 

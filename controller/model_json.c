@@ -132,10 +132,24 @@ json_t *instance_to_json(const struct instance *instance)
                      instance->upstreams, "algorithms", instance->algorithms);
 }
 
+/* Those of the configuration are there to be read again. */
+static json_t *vips_to_json(const struct model *model)
+{
+    json_t *array = json_array();
+
+    for (const struct vip *v = model->vips; v != NULL; v = v->hh.next)
+        if (!v->configured)
+            json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "address", v->name,
+                                                   "upstream", v->upstream, "algorithm",
+                                                   vip_algorithm_word(v->algorithm)));
+    return array;
+}
+
 json_t *model_to_json(const struct model *model)
 {
-    return json_pack("{s:i, s:I, s:O*}", "version", MODEL_JSON_VERSION, "next_epoch",
-                     (json_int_t) model->next_epoch, "resolver", model->resolver);
+    return json_pack("{s:i, s:I, s:O*, s:o}", "version", MODEL_JSON_VERSION, "next_epoch",
+                     (json_int_t) model->next_epoch, "resolver", model->resolver, "vips",
+                     vips_to_json(model));
 }
 
 static int damaged(struct failure *failure, const char *what, const char *name)
@@ -374,9 +388,30 @@ static int instance_from_json(struct model *model, const json_t *json, struct fa
     return 0;
 }
 
+static int vip_from_json(struct model *model, const json_t *json, struct failure *failure)
+{
+    const char *address, *upstream, *algorithm;
+    struct vip_spec spec;
+    struct vip *vip;
+
+    if (json_unpack((json_t *) json, "{s:s, s:s, s:s}", "address", &address, "upstream", &upstream,
+                    "algorithm", &algorithm) < 0)
+        return damaged(failure, "a", "vip");
+    if (vip_address_parse(address, &spec.address, failure) < 0 ||
+        vip_upstream_parse(upstream, &spec, failure) < 0 ||
+        vip_algorithm_parse(algorithm, &spec.algorithm, failure) < 0 ||
+        model_vip(model, &spec.address) != NULL)
+        return damaged(failure, "vip", address);
+    vip = model_new_vip(&spec);
+    if (vip == NULL)
+        return -ENOMEM;
+    model_link_vip(model, vip);
+    return 0;
+}
+
 int model_from_json(const json_t *json, struct model *model, struct failure *failure)
 {
-    const json_t *upstreams, *instances, *item;
+    const json_t *upstreams, *instances, *vips = NULL, *item;
     json_t *resolver = NULL;
     json_int_t next_epoch;
     int version, err = 0;
@@ -386,9 +421,11 @@ int model_from_json(const json_t *json, struct model *model, struct failure *fai
         version != MODEL_JSON_VERSION)
         return fail(failure, EINVAL, 500, "BadState", "not a state file of version %d",
                     MODEL_JSON_VERSION);
-    if (json_unpack((json_t *) json, "{s:I, s?o, s:o, s:o}", "next_epoch", &next_epoch, "resolver",
-                    &resolver, "upstreams", &upstreams, "instances", &instances) < 0 ||
+    if (json_unpack((json_t *) json, "{s:I, s?o, s:o, s:o, s?o}", "next_epoch", &next_epoch,
+                    "resolver", &resolver, "upstreams", &upstreams, "instances", &instances, "vips",
+                    &vips) < 0 ||
         !json_is_array(upstreams) || !json_is_array(instances) ||
+        (vips != NULL && !json_is_array(vips)) || json_array_size(vips) > DURPINA_VIPS_MAX ||
         (resolver != NULL && !json_is_array(resolver)))
         return damaged(failure, "the", "top level");
 
@@ -398,6 +435,8 @@ int model_from_json(const json_t *json, struct model *model, struct failure *fai
         err = upstream_from_json(model, item, failure);
     for (i = 0; err == 0 && (item = json_array_get(instances, i)) != NULL; i++)
         err = instance_from_json(model, item, failure);
+    for (i = 0; err == 0 && (item = json_array_get(vips, i)) != NULL; i++)
+        err = vip_from_json(model, item, failure);
     if (err == -ENOMEM)
         fail(failure, ENOMEM, 500, "BadState", "out of memory");
     if (err < 0)

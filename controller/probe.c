@@ -64,6 +64,12 @@ int prober_create(uv_loop_t *loop, struct prober **ret)
     return 0;
 }
 
+void prober_set_socket_hook(struct prober *prober, prober_socket_hook *hook, void *user)
+{
+    prober->socket_hook = hook;
+    prober->socket_hook_user = user;
+}
+
 const struct prober_stats *prober_stats(const struct prober *prober)
 {
     return &prober->stats;

@@ -66,6 +66,7 @@ struct prober_stats {
     uint64_t checks;    /* that came to a result */
     uint64_t undecided; /* that could not be made */
     uint64_t late;      /* starts more than PROBE_LATE_MS after their slot */
+    uint64_t unmarked;  /* sockets that the hook has refused; their checks were made all the same */
     uint32_t targets;   /* what is checked: an address by a check */
     uint32_t probes;    /* that share them */
     uint32_t running;   /* checks under way */
@@ -85,13 +86,19 @@ int prober_create(uv_loop_t *loop, struct prober **ret);
  */
 void prober_destroy(struct prober *prober);
 
+/*
+ * From now on, every internet socket is shown to the hook before it connects: 0, or -errno, which
+ * is counted and changes nothing else.
+ */
+typedef int prober_socket_hook(void *user, int fd);
+void prober_set_socket_hook(struct prober *prober, prober_socket_hook *hook, void *user);
+
 const struct prober_stats *prober_stats(const struct prober *prober);
 
 /*
  * Starts to check addr (its port replaced by check->port if that is not 0, but for checks written
  * in Lua). The prober keeps a reference of the check as long as it needs it. host: the peer's
- * "host:port", for the Host header and the log, copied. Sockets carry SO_MARK if the process may
- * set it. 0 or -ENOMEM.
+ * "host:port", for the Host header and the log, copied. 0 or -ENOMEM.
  */
 int probe_start(struct prober *prober, struct check *check, const struct addr *addr,
                 const char *host, probe_report_cb cb, void *user, struct probe **ret);

@@ -305,7 +305,7 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
     int fd;
 
     (void) purpose;
-    run->our_err = probe_socket(address->family, &fd);
+    run->our_err = probe_socket(run->target->prober, address->family, &fd);
     return run->our_err < 0 ? CURL_SOCKET_BAD : fd;
 }
 

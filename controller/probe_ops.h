@@ -10,8 +10,6 @@
 
 #include "probe.h"
 
-#define PROBE_MARK 0x64757270 /* "durp": our own connect hook lets these sockets pass */
-
 struct http_client;
 struct probe_endpoint;
 struct lua_monitor;
@@ -24,12 +22,14 @@ struct prober {
     struct lua_monitor *lua_monitors; /* uthash by key; these are probe_lua.c's */
     struct lua_run *lua_taken;        /* uthash by number */
     uint64_t lua_number;              /* the last one given */
-    unsigned refs;                    /* the owner, and what still closes on the loop */
-    uint32_t phase;                   /* of the next target, in 2^-32 of its interval */
-    uint64_t short_logged_ms;         /* last log of a shortage, 0: none */
-    uint64_t share;                   /* starts a ms at the shortest intervals, in 2^-32 */
-    uint64_t turn_ns;                 /* when the next start may come */
-    struct probe_target *waiting;     /* for their turn, in order */
+    prober_socket_hook *socket_hook;  /* or NULL */
+    void *socket_hook_user;
+    unsigned refs;                /* the owner, and what still closes on the loop */
+    uint32_t phase;               /* of the next target, in 2^-32 of its interval */
+    uint64_t short_logged_ms;     /* last log of a shortage, 0: none */
+    uint64_t share;               /* starts a ms at the shortest intervals, in 2^-32 */
+    uint64_t turn_ns;             /* when the next start may come */
+    struct probe_target *waiting; /* for their turn, in order */
     uv_timer_t pacer;
     struct prober_stats stats;
 };
@@ -105,8 +105,8 @@ void probe_restart(struct probe_target *target, uint32_t timeout_ms);
 /* Is this failure (-errno) a shortage of ours, which says nothing of the peer? */
 bool probe_is_shortage(const struct probe_target *target, int err);
 
-/* A marked, non-blocking stream socket, to be closed by the caller. 0 or -errno. */
-int probe_socket(int family, int *ret_fd);
+/* A non-blocking stream socket that the hook has seen, to be closed by the caller. 0 or -errno. */
+int probe_socket(struct prober *prober, int family, int *ret_fd);
 
 void prober_ref(struct prober *prober);
 /* Frees the prober with the last one. */

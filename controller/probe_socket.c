@@ -4,15 +4,15 @@
 
 #include "probe_ops.h"
 
-int probe_socket(int family, int *ret_fd)
+int probe_socket(struct prober *prober, int family, int *ret_fd)
 {
-    const int mark = PROBE_MARK;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return -errno;
-    /* Without the privilege there is no hook of ours to pass either. */
-    (void) setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+    if (prober->socket_hook != NULL && family != AF_UNIX &&
+        prober->socket_hook(prober->socket_hook_user, fd) < 0)
+        prober->stats.unmarked++;
     *ret_fd = fd;
     return 0;
 }

@@ -149,7 +149,7 @@ void probe_stream_start(struct probe_target *target, const struct probe_stream_o
     stream->target = target;
     stream->ops = ops;
     stream->send = send;
-    err = probe_socket(target->addr.sa.sa_family, &stream->fd);
+    err = probe_socket(target->prober, target->addr.sa.sa_family, &stream->fd);
     if (err < 0)
         goto fail_stream;
     if (connect(stream->fd, &target->addr.sa, target->addr.len) < 0 && errno != EINPROGRESS) {

@@ -40,7 +40,7 @@ static void store_settings(struct durpina_peer_settings *to,
     DURPINA_STORE(&to->slow_start_ms, from->slow_start_ms);
 }
 
-static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word)
+static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word, uint64_t now_ms)
 {
     struct bpf_state *state = publish->state;
     struct durpina_maps maps = bpf_state_maps(state);
@@ -64,6 +64,8 @@ static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word)
             state->peers[peer].generation != 0 && publish->use[peer] == USE_NEVER) {
             publish->use[peer] = USE_OWNED;
             publish->n_owned++;
+            DURPINA_STORE(&state->peers[peer].endpoint,
+                          endpoints_attach(publish->endpoints, peer, &state->peers[peer], now_ms));
         }
     }
 }
@@ -71,6 +73,7 @@ static void adopt_upstream(struct publish *publish, uint32_t id, uint64_t word)
 int publish_create(struct bpf_state *state, uint64_t now_ms, struct publish **ret)
 {
     struct publish *publish = calloc(1, sizeof(*publish));
+    int err;
 
     if (publish == NULL)
         return -ENOMEM;
@@ -86,13 +89,18 @@ int publish_create(struct bpf_state *state, uint64_t now_ms, struct publish **re
         publish_destroy(publish);
         return -ENOMEM;
     }
+    err = endpoints_create(state, now_ms, &publish->endpoints);
+    if (err < 0) {
+        publish_destroy(publish);
+        return err;
+    }
 
     for (uint32_t id = 0; id < state->n_upstreams; id++) {
         uint64_t word = durpina_seq_begin(&state->upstreams[id].publish);
 
         publish->records[id].freed_at_ms = now_ms;
         if (word != 0)
-            adopt_upstream(publish, id, word);
+            adopt_upstream(publish, id, word, now_ms);
     }
     for (uint32_t id = 0; id < state->n_peers; id++) {
         if (publish->use[id] == USE_OWNED || state->peers[id].generation == 0)
@@ -111,6 +119,7 @@ void publish_destroy(struct publish *publish)
     for (uint32_t id = 0; publish->records != NULL && id < publish->state->n_upstreams; id++)
         free(publish->records[id].placed);
     arena_destroy(publish->arena);
+    endpoints_destroy(publish->endpoints);
     free(publish->records);
     free(publish->use);
     free(publish->marks);
@@ -166,7 +175,7 @@ static int take_peer_ids(struct publication *p)
         p->entries[i].is_new = true;
         p->publish->use[id] = USE_OWNED;
         p->publish->n_owned++;
-        publish_write_identity(p->publish, p->upstream, peer);
+        publish_write_identity(p->publish, p->upstream, peer, p->now_ms);
     }
     return 0;
 }
@@ -445,6 +454,11 @@ void publish_remove(struct publish *publish, uint32_t upstream_id, uint64_t now_
         free_run(publish, record->reserved[i]);
     }
     publish_free_upstream_id(publish, upstream_id, now_ms);
+}
+
+struct endpoints *publish_endpoints(const struct publish *publish)
+{
+    return publish->endpoints;
 }
 
 struct publish_usage publish_usage(const struct publish *publish)

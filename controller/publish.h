@@ -53,6 +53,7 @@
 /* Tables that nobody has asked for yet may fill this share of the slots. */
 #define PUBLISH_GUESS_SHARE 4
 
+struct endpoints;
 struct publish;
 struct publication;
 struct build;
@@ -65,7 +66,8 @@ struct publish_usage {
 
 /*
  * Takes the maps as they are: what the states in force refer to is in use, the rest is free, as if
- * freed at now_ms. All times are CLOCK_MONOTONIC. state is borrowed. 0 or -ENOMEM.
+ * freed at now_ms. All times are CLOCK_MONOTONIC. state is borrowed. 0, -ENOMEM, or what bpf(2)
+ * says.
  */
 int publish_create(struct bpf_state *state, uint64_t now_ms, struct publish **ret);
 /* Leaves the maps as they are. No build may be left. NULL is fine. */
@@ -138,6 +140,9 @@ void publish_build_drop(struct build *build);
 /* Slots of a table on demand in force, over all tiers. */
 uint32_t publish_table_slots(const struct publish *publish, const struct upstream *upstream,
                              enum demanded table);
+
+/* Which of the peers have which address; of the publisher. */
+struct endpoints *publish_endpoints(const struct publish *publish);
 
 struct publish_usage publish_usage(const struct publish *publish);
 

@@ -12,10 +12,17 @@ void publish_store_free(struct durpina_peer *peer)
     DURPINA_STORE(&peer->settings[1].state, DURPINA_PEER_FREE);
 }
 
+static void detach(struct publish *publish, uint32_t id, uint64_t now_ms)
+{
+    endpoints_detach(publish->endpoints, id, now_ms);
+    DURPINA_STORE(&publish->state->peers[id].endpoint, DURPINA_NONE);
+}
+
 void publish_free_peer_id(struct publish *publish, uint32_t id, uint64_t now_ms)
 {
     uint32_t n = publish->state->n_peers;
 
+    detach(publish, id, now_ms);
     publish->freed[(publish->first_freed + publish->n_freed++) % n] = id;
     publish->freed_at_ms[id] = now_ms;
     publish->use[id] = USE_FREED;
@@ -25,6 +32,7 @@ void publish_untake_peer_id(struct publish *publish, uint32_t id, uint64_t now_m
 {
     uint32_t n = publish->state->n_peers;
 
+    detach(publish, id, now_ms);
     publish->first_freed = (publish->first_freed + n - 1) % n;
     publish->freed[publish->first_freed] = id;
     publish->n_freed++;
@@ -81,7 +89,7 @@ static uint32_t next_generation(uint32_t generation)
 }
 
 void publish_write_identity(struct publish *publish, const struct upstream *upstream,
-                            struct peer *peer)
+                            struct peer *peer, uint64_t now_ms)
 {
     struct durpina_peer *record = &publish->state->peers[peer->id];
     struct durpina_counters *counters = &publish->state->counters[peer->id];
@@ -113,6 +121,8 @@ void publish_write_identity(struct publish *publish, const struct upstream *upst
     }
     record->upstream = upstream->id;
     record->server = server->id;
+    DURPINA_STORE(&record->endpoint,
+                  endpoints_attach(publish->endpoints, peer->id, record, now_ms));
     record->tier = peer->backup ? DURPINA_TIER_BACKUP : DURPINA_TIER_PRIMARY;
 
     /* A finish of the last owner that comes this late finds a generation that is not its own. */

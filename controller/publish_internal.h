@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "endpoints.h"
 #include "publish.h"
 
 /* The tables of a view: the peers, then those of each tier. */
@@ -82,6 +83,7 @@ enum use { USE_NEVER, USE_OWNED, USE_FREED };
 struct publish {
     struct bpf_state *state;
     struct arena *arena;
+    struct endpoints *endpoints;
     struct record *records; /* of each upstream id */
     uint32_t n_live;
     uint8_t *use;          /* of each peer id: enum use */
@@ -143,7 +145,7 @@ void publish_free_peer_id(struct publish *publish, uint32_t id, uint64_t now_ms)
 void publish_untake_peer_id(struct publish *publish, uint32_t id, uint64_t now_ms);
 /* Writes who the peer is, and counters that are its own. Nobody refers to the record yet. */
 void publish_write_identity(struct publish *publish, const struct upstream *upstream,
-                            struct peer *peer);
+                            struct peer *peer, uint64_t now_ms);
 /* Gives the upstream id and generation and writes its name. -ENOSPC. */
 int publish_take_upstream_id(struct publish *publish, struct upstream *upstream, uint64_t now_ms);
 void publish_free_upstream_id(struct publish *publish, uint32_t id, uint64_t now_ms);

@@ -355,7 +355,7 @@ ngx_http_durpina_ffi_add_fail(uint32_t id, uint32_t generation, uint32_t *ret_fa
         return NGX_DECLINED;
     }
 
-    *ret_fails = durpina_fail(&ngx_http_durpina.maps, id, ngx_current_msec);
+    *ret_fails = durpina_fail(&ngx_http_durpina.maps, id, DURPINA_WORKER, ngx_current_msec);
 
     return NGX_OK;
 }

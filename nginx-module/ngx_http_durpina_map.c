@@ -28,9 +28,10 @@ static const ngx_http_durpina_map_type_t ngx_http_durpina_map_types[] = {
     { "counters", sizeof(struct durpina_counters), 1 },
     { "cursors", sizeof(struct durpina_cursor), 1 },
     { "inflight", sizeof(struct durpina_inflight), 1 },
+    { "endpoints", sizeof(struct durpina_endpoint), 0 },
 };
 
-enum { META, UPSTREAMS, PEERS, SLOTS, COUNTERS, CURSORS, INFLIGHT, MAPS };
+enum { META, UPSTREAMS, PEERS, SLOTS, COUNTERS, CURSORS, INFLIGHT, ENDPOINTS, MAPS };
 
 typedef struct {
     int      fd;
@@ -115,10 +116,12 @@ ngx_http_durpina_map(ngx_str_t *pin, char *err, size_t size)
     maps->counters = fresh[COUNTERS].addr;
     maps->cursors = fresh[CURSORS].addr;
     maps->inflight = fresh[INFLIGHT].addr;
+    maps->endpoints = fresh[ENDPOINTS].addr;
     maps->n_upstreams = ngx_min(fresh[UPSTREAMS].entries, fresh[CURSORS].entries);
     maps->n_peers = ngx_min(fresh[PEERS].entries, fresh[COUNTERS].entries);
     maps->n_slots = fresh[SLOTS].entries * DURPINA_SLOTS_PER_ROW;
     maps->n_inflight = fresh[INFLIGHT].entries;
+    maps->n_endpoints = fresh[ENDPOINTS].entries;
 
     return NGX_OK;
 }

@@ -9,6 +9,7 @@
 enum {
     VARIANT = 1,
     BOUND = 2,
+    SOURCE = 4,
 };
 
 typedef struct {
@@ -31,9 +32,18 @@ static const ngx_http_durpina_option_t ngx_http_durpina_hash_options[] = {
     { ngx_null_string, 0, DURPINA_HASH },
 };
 
+static const ngx_http_durpina_option_t ngx_http_durpina_conn_options[] = {
+    { ngx_string("source=nginx"), SOURCE, DURPINA_LEAST_CONN },
+    { ngx_string("source=kernel"), SOURCE|VARIANT, DURPINA_LEAST_CONN_KERNEL },
+    { ngx_null_string, 0, DURPINA_LEAST_CONN },
+};
+
+/* The kernel sees no responses: with it, the time is that of a round trip. */
 static const ngx_http_durpina_option_t ngx_http_durpina_time_options[] = {
     { ngx_string("header"), VARIANT, DURPINA_LEAST_TIME_HEADER },
     { ngx_string("last_byte"), VARIANT, DURPINA_LEAST_TIME_LAST_BYTE },
+    { ngx_string("source=nginx"), SOURCE, DURPINA_LEAST_TIME_HEADER },
+    { ngx_string("source=kernel"), SOURCE|VARIANT, DURPINA_LEAST_TIME_KERNEL },
     { ngx_null_string, 0, DURPINA_LEAST_TIME_HEADER },
 };
 
@@ -44,11 +54,12 @@ static const ngx_http_durpina_algorithm_t ngx_http_durpina_algorithms[] = {
     { ngx_string("ip-hash"), DURPINA_HASH, NGX_HTTP_DURPINA_KEY_CLIENT, NULL, "" },
     { ngx_string("consistent-hash"), DURPINA_HASH, NGX_HTTP_DURPINA_KEY_TEXT,
       ngx_http_durpina_hash_options, "[ketama] [bounded[=C]]" },
-    { ngx_string("least-conn"), DURPINA_LEAST_CONN, NGX_HTTP_DURPINA_KEY_NONE, NULL, "" },
+    { ngx_string("least-conn"), DURPINA_LEAST_CONN, NGX_HTTP_DURPINA_KEY_NONE,
+      ngx_http_durpina_conn_options, "[source=nginx|kernel]" },
     { ngx_string("random-two"), DURPINA_RANDOM_TWO, NGX_HTTP_DURPINA_KEY_NONE, NULL, "" },
     { ngx_string("peak-ewma"), DURPINA_PEAK_EWMA, NGX_HTTP_DURPINA_KEY_NONE, NULL, "" },
     { ngx_string("least-time"), DURPINA_LEAST_TIME_HEADER, NGX_HTTP_DURPINA_KEY_NONE,
-      ngx_http_durpina_time_options, "[header|last_byte]" },
+      ngx_http_durpina_time_options, "[header|last_byte] [source=nginx], or source=kernel" },
 };
 
 #define NGX_HTTP_DURPINA_N_ALGORITHMS                                         \
@@ -158,7 +169,7 @@ ngx_http_durpina_method_option(ngx_http_durpina_method_t *method, const ngx_str_
 
     if (method->decided & option->decides) {
         ngx_snprintf((u_char *) err, size,
-                     "argument \"%V\" of %V after another one of its kind; valid ones are %s%Z",
+                     "argument \"%V\" of %V does not go with those before it; valid ones are %s%Z",
                      word, &a->word, a->usage);
         return NGX_ERROR;
     }
@@ -172,10 +183,11 @@ ngx_http_durpina_method_option(ngx_http_durpina_method_t *method, const ngx_str_
 
     method->decided |= option->decides;
 
-    if (option->decides == BOUND) {
+    if (option->decides & BOUND) {
         method->bound = bound;
+    }
 
-    } else {
+    if (option->decides & VARIANT) {
         method->algorithm = option->algorithm;
     }
 

@@ -7,7 +7,7 @@
  *     peer.c        one request: picks, finishes    native.c   that as a method of nginx
  *     lua.c         that around balancer_by_lua*    ffi.c      what Lua calls (..._ffi.h)
  *     inflight.c    tries in flight, noted          session.c  TLS sessions by peer
- *     keepalive*.c  idle connections by peer
+ *     keepalive*.c  idle connections by peer        kernel.c   what the kernel counts, too
  *
  * Who holds what: the master, being root, opens the pins, maps them and closes the descriptors;
  * workers inherit mappings and nothing that could make the configuration writable. No process of

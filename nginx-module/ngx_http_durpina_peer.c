@@ -93,6 +93,12 @@ ngx_http_durpina_hash(ngx_http_durpina_peer_data_t *d, const ngx_http_durpina_me
         break;
 
     default:
+        if (method->algorithm == DURPINA_LEAST_CONN_KERNEL
+            || method->algorithm == DURPINA_LEAST_TIME_KERNEL)
+        {
+            ngx_http_durpina_check_observed(d);
+        }
+
         return ngx_http_durpina_random();
     }
 
@@ -420,6 +426,7 @@ ngx_http_durpina_sample(ngx_http_upstream_t *u, ngx_peer_connection_t *pc)
     sample.header_ms = ngx_http_durpina_ms(state->header_time);
     sample.sent = pc->connection ? (uint64_t) pc->connection->sent : 0;
     sample.received = (uint64_t) state->bytes_received;
+    sample.unconnected = 0;
 
     if (sample.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
         /* What comes behind it may last for hours, and is no part of the response. */
@@ -462,6 +469,7 @@ ngx_http_durpina_finish(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t *
 
     } else {
         outcome = DURPINA_OUTCOME_FAILURE;
+        sample.unconnected = ngx_http_durpina_is_unconnected(d, pc);
         ngx_http_durpina_exclude(d);
     }
 

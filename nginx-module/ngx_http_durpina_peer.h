@@ -75,6 +75,13 @@ ngx_int_t ngx_http_durpina_reuse(ngx_http_durpina_peer_data_t *d, ngx_peer_conne
 void ngx_http_durpina_finish(ngx_http_durpina_peer_data_t *d, ngx_peer_connection_t *pc,
     ngx_uint_t state);
 
+/* Says once that nothing is counted, to an algorithm that goes by what the kernel counts. */
+void ngx_http_durpina_check_observed(ngx_http_durpina_peer_data_t *d);
+
+/* Whether the try, which has failed, is a failure to connect that the kernel counts as well. */
+ngx_uint_t ngx_http_durpina_is_unconnected(ngx_http_durpina_peer_data_t *d,
+    ngx_peer_connection_t *pc);
+
 /* peer.init_upstream of blocks with the directive durpina. */
 ngx_int_t ngx_http_durpina_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us);
 

@@ -70,6 +70,7 @@ struct durpina_maps bench_maps(const char *pin)
     maps.counters = map_pin(pin, "counters", PROT_READ | PROT_WRITE, &n);
     maps.cursors = map_pin(pin, "cursors", PROT_READ | PROT_WRITE, &n);
     maps.inflight = map_pin(pin, "inflight", PROT_READ | PROT_WRITE, &maps.n_inflight);
+    maps.endpoints = map_pin(pin, "endpoints", PROT_READ, &maps.n_endpoints);
     return maps;
 }
 

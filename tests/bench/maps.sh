@@ -7,11 +7,12 @@ STORM_RATE=${STORM_RATE:-10000}
 STORM_PICKS=${STORM_PICKS:-1000000000}
 LOAD_RATE=1000
 
-# bench_durpinad [PEERS [SLOTS]]: the controller with room for that.
+# bench_durpinad [PEERS [SLOTS [SETTINGS]]]: the controller with room for that.
 bench_durpinad() {
     cat >"$T/durpinad.conf" <<END
 upstreams 256; peers ${1:-384k}; slots ${2:-128m};
 max_body_size 256m; request_timeout 60s;
+${3:-}
 END
     start_durpinad
 }

@@ -68,5 +68,12 @@ part("memory"; "Memory of the maps, 10,000 peers";
 part("checks"; "Checks of plain HTTP, one a second for each peer, beside them a peer that dies";
     by_row(["peers", "checks_per_s", "cores", "us_per_check", "late_percent", "undecided",
             "most_to_mean", "resident_mb", "out_ms", "back_ms"])),
+part("programs"; "The programs in the kernel";
+    by_row(["program", "verified_insns", "jited_bytes"])),
+part("cost"; "Mean run time of each, ns"; by_row(["to", "program", "runs", "run_ns"])),
+part("rate"; "connect() and close() of one process, a second";
+    by_row(["to", "connects_per_s", "without", "to_without"])),
+part("failure"; "A refused connect() until its peer is temporarily down, µs";
+    by_row(["rounds", "down_p50_us", "down_p99_us", "down_max_us"])),
 "",
 ([.[] | arrays | .[].targets[]] | "\(map(select(.met)) | length) of \(length) targets met")

@@ -92,8 +92,10 @@ static int tear_down(void **state)
 
 static void new_pins_are_mapped_named_and_given_to_the_user(void **state)
 {
-    static const char *const names[] = {"meta",     "upstreams", "peers",   "slots",
-                                        "counters", "cursors",   "inflight"};
+    static const char *const names[] = {
+        "meta",      "upstreams",    "peers", "slots",   "counters", "cursors", "inflight",
+        "endpoints", "endpoint_ids", "vips",  "sockets", "events",   "kernel",
+    };
     struct bpf_state s = open_pins();
     struct stat st;
 
@@ -105,13 +107,17 @@ static void new_pins_are_mapped_named_and_given_to_the_user(void **state)
     assert_true(s.meta->magic == DURPINA_MAGIC);
     s.peers[99].generation = s.upstreams[3].generation = s.slots[1023] = s.counters[99].active = 1;
     s.cursors[3].unweighted[1] = s.inflight[1].tries[DURPINA_TRIES_PER_PAGE - 1].peer = 1;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    s.endpoints[99].open = 1;
+    s.kernel->foreign = 1;
+    assert_int_equal(sizeof(names) / sizeof(names[0]), BPF_STATE_MAPS);
+    for (enum bpf_state_map i = 0; i < BPF_STATE_MAPS; i++) {
         struct bpf_map_info info = {0};
         uint32_t len = sizeof(info);
 
-        assert_int_equal(bpf_obj_get_info_by_fd(s.map_fds[i], &info, &len), 0);
+        assert_int_equal(bpf_obj_get_info_by_fd(bpf_state_fd(&s, i), &info, &len), 0);
         assert_string_equal(info.name, names[i]);
-        assert_true(info.btf_id != 0);
+        assert_string_equal(bpf_state_map_name(i), names[i]);
+        assert_true(info.btf_id != 0 || i == BPF_STATE_EVENTS); /* a ring has no elements */
         assert_int_equal(stat(entry(names[i]), &st), 0);
         assert_int_equal(st.st_uid, UID);
     }
@@ -136,6 +142,8 @@ static void pins_are_adopted_with_what_they_hold(void **state)
     assert_int_equal(s.inflight[1].owner.pid, 43);
     assert_int_equal(bpf_state_maps(&s).n_inflight, 2);
     assert_ptr_equal(bpf_state_maps(&s).inflight, s.inflight);
+    assert_int_equal(bpf_state_maps(&s).n_endpoints, 100);
+    assert_ptr_equal(bpf_state_maps(&s).endpoints, s.endpoints);
     bpf_state_close(&s);
 }
 
@@ -201,7 +209,7 @@ static void other_layout_and_version_are_refused(void **state)
     s = open_pins();
     s.meta->abi_major++;
     bpf_state_close(&s);
-    assert_refused(-EINVAL, "ABI 4.");
+    assert_refused(-EINVAL, "ABI 5.");
     pins_remove(&pins);
 
     s = open_pins();
@@ -242,6 +250,71 @@ static void pin_that_is_another_map_or_none_is_named(void **state)
 
     assert_int_equal(symlink("counters", entry("peers")), 0);
     assert_refused(-EINVAL, "peers is not the map");
+}
+
+static void hash_of_the_right_sizes_is_no_ring_and_none_of_other_keys_is_taken(void **state)
+{
+    static const struct {
+        const char *name;
+        enum bpf_map_type type;
+        uint32_t key_size, value_size, entries;
+    } others[] = {
+        {"events", BPF_MAP_TYPE_HASH, 4, 8, 16},
+        {"vips", BPF_MAP_TYPE_HASH, 4, sizeof(struct durpina_vip), DURPINA_VIPS_MAX},
+        {"endpoint_ids", BPF_MAP_TYPE_ARRAY, 4, 4, 100},
+        {"sockets", BPF_MAP_TYPE_HASH, 4, sizeof(struct durpina_socket), 16},
+    };
+    char say[64];
+
+    (void) state;
+    create_pins();
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        int fd = bpf_map_create(others[i].type, others[i].name, others[i].key_size,
+                                others[i].value_size, others[i].entries, NULL);
+        char saved[128 + 16];
+
+        assert_true(fd >= 0);
+        snprintf(saved, sizeof(saved), "%s/saved", pins.dir);
+        assert_int_equal(rename(entry(others[i].name), saved), 0);
+        assert_int_equal(bpf_obj_pin(fd, entry(others[i].name)), 0);
+        close(fd);
+        snprintf(say, sizeof(say), "%s is not the map", others[i].name);
+        assert_refused(-EINVAL, say);
+        assert_int_equal(unlink(entry(others[i].name)), 0);
+        assert_int_equal(rename(saved, entry(others[i].name)), 0);
+    }
+    create_pins();
+}
+
+static uint32_t id_of_pinned(const char *name)
+{
+    struct bpf_map_info info = {0};
+    uint32_t len = sizeof(info);
+    int fd = bpf_obj_get(entry(name));
+
+    assert_true(fd >= 0);
+    assert_int_equal(bpf_obj_get_info_by_fd(fd, &info, &len), 0);
+    close(fd);
+    return info.id;
+}
+
+static void renewed_sockets_are_another_map_in_the_same_place(void **state)
+{
+    struct bpf_state s = open_pins();
+    struct failure failure;
+    struct stat st;
+    uint32_t former = id_of_pinned("sockets");
+
+    (void) state;
+    /* What a controller that was killed in the midst of it has left. */
+    assert_int_equal(bpf_obj_pin(bpf_state_fd(&s, BPF_STATE_KERNEL), entry("sockets_new")), 0);
+    assert_int_equal(bpf_state_renew_sockets(&s, &failure), 0);
+    assert_true(id_of_pinned("sockets") != former);
+    assert_int_equal(stat(entry("sockets"), &st), 0);
+    assert_int_equal(st.st_uid, UID);
+    assert_int_equal(access(entry("sockets_new"), F_OK), -1);
+    bpf_state_close(&s);
+    create_pins();
 }
 
 static void larger_meta_of_a_stranger_does_not_overflow(void **state)
@@ -383,6 +456,8 @@ int main(void)
         TEST(second_controller_is_refused_with_the_pid_of_the_first),
         TEST(other_layout_and_version_are_refused),
         TEST(pin_that_is_another_map_or_none_is_named),
+        TEST(hash_of_the_right_sizes_is_no_ring_and_none_of_other_keys_is_taken),
+        TEST(renewed_sockets_are_another_map_in_the_same_place),
         TEST(larger_meta_of_a_stranger_does_not_overflow),
         TEST(squatters_are_refused_and_left_alone),
         TEST(empty_directory_and_half_made_stage_are_taken_over),

@@ -260,7 +260,7 @@ static void word_up_also_forgets_passive_failures(void **state)
     (void) state;
     OK(introduce("foo", "10.0.0.1", "10.0.0.2"));
     counters = &scene.maps.counters[server("foo", "10.0.0.1:80")->peers[0]->id];
-    durpina_add_fail(counters, 1, 10000, 0, 1000);
+    durpina_add_fail(counters, 1, 10000, 0, DURPINA_WORKER, 1000);
     assert_true(counters->down_until_ms != 0);
     OK(change("foo", "10.0.0.1:80", admin(DURPINA_ADMIN_UP)));
     assert_int_equal(counters->down_until_ms, 0);
@@ -276,8 +276,8 @@ static void peer_whose_failures_count_no_more_is_not_temporarily_down(void **sta
     OK(introduce("foo", "10.0.0.1", "10.0.0.2"));
     one = &scene.maps.counters[server("foo", "10.0.0.1:80")->peers[0]->id];
     two = &scene.maps.counters[server("foo", "10.0.0.2:80")->peers[0]->id];
-    durpina_add_fail(one, 1, 10000, 0, 1000);
-    durpina_add_fail(two, 1, 10000, 0, 1000);
+    durpina_add_fail(one, 1, 10000, 0, DURPINA_WORKER, 1000);
+    durpina_add_fail(two, 1, 10000, 0, DURPINA_WORKER, 1000);
     OK(change("foo", "10.0.0.1:80", weight(2)));
     assert_true(one->down_until_ms != 0);
     OK(change("foo", "10.0.0.1:80", no_max_fails));

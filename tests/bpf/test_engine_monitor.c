@@ -22,7 +22,7 @@ static void monitors_verdict_is_published_and_never_lifts_the_operators_word(voi
     close(fd);
     AWAIT(published(peer).state == DURPINA_PEER_UNHEALTHY);
     assert_true(peer->down_since_ms != 0);
-    durpina_add_fail(&scene.maps.counters[peer->id], 1, 10000, 0, 1000);
+    durpina_add_fail(&scene.maps.counters[peer->id], 1, 10000, 0, DURPINA_WORKER, 1000);
 
     OK(change("foo", name, admin(DURPINA_ADMIN_DOWN)));
     fd = listen_on(&addr);
@@ -88,7 +88,8 @@ static void monitor_of_failing_peers_checks_those_only(void **state)
     good = server("foo", "10.0.0.1:80")->peers[0];
     bad = server("foo", "127.0.0.1:9")->peers[0];
     assert_null(bad->watches[0]->probe);
-    durpina_add_fail(&scene.maps.counters[bad->id], 5, 3600 * 1000, 0, uv_hrtime() / 1000000);
+    durpina_add_fail(&scene.maps.counters[bad->id], 5, 3600 * 1000, 0, DURPINA_WORKER,
+                     uv_hrtime() / 1000000);
     AWAIT(bad->watches[0]->probe != NULL);
     assert_null(good->watches[0]->probe);
 }

@@ -53,7 +53,7 @@ is "the_same_server_again_is_fine_and_otherwise_not" "$(api_code POST $SERVERS "
     api_code POST $SERVERS "${equal/5/6}") $(api GET $SERVERS | jq length)" "200 409 1"
 is "a_peer_object_has_these_fields" \
     "$(api GET /api/9/http/upstreams/foo | jq -c '.peers[0] | keys_unsorted')" \
-    '["id","server","name","backup","weight","state","active","max_conns","requests","responses","sent","received","fails","unavail","health_checks","downtime"]'
+    '["id","server","name","backup","weight","state","active","max_conns","requests","responses","sent","received","fails","unavail","health_checks","downtime","kernel"]'
 is "an_upstream_object_has_these_fields" \
     "$(api GET /api/9/http/upstreams | jq -c '.foo | keys_unsorted')" \
     '["peers","keepalive","zombies","zone"]'

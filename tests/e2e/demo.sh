@@ -169,6 +169,7 @@ if [ "${KEEP:-}" ]; then
 #!/bin/bash
 kill ${!started[*]}
 rm -rf $T $PIN
+rmdir $CGROUP
 END
     chmod +x "$T/stop"
     part "Left running (KEEP=1). Try:"

@@ -54,10 +54,10 @@ attempt() {
     lua "$port" "$prelude $1"
 }
 
-is "four_maps_are_read_only_and_three_writable" "$(attempt '
+is "five_maps_are_read_only_and_three_writable" "$(attempt '
     local n = {}
     for _, m in ipairs(mappings) do n[m.perms] = (n[m.perms] or 0) + 1 end
-    return n["r--s"], n["rw-s"]')" "true 4 3"
+    return n["r--s"], n["rw-s"]')" "true 5 3"
 is "mprotect_is_refused" "$(attempt '
     return each(function(m) return ffi.C.mprotect(address(m), m.to - m.from, RW) == 0 end)')" \
     "true errno 13"

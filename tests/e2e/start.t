@@ -36,7 +36,7 @@ not_ok "no_worker_failed" grep -E '\[(emerg|alert|crit)\]' "$T/web.log"
 # durpinad_run [OPTION...]: the answer of a durpinad that is expected to refuse; sets refused.
 durpinad_run() {
     refused=$(cd "$T" && timeout 10 "$BUILD/durpinad" -c "$T/durpinad.conf" --pin "$PIN" \
-        --socket "$T/other.sock" --state "$T/other/state.json" "$@" 2>&1)
+        --socket "$T/other.sock" --state "$T/other/state.json" --cgroup "$CGROUP" "$@" 2>&1)
     status=$?
     is "${FACT}_is_refused" "$((status == 0 || status == 124))" 0
     is "${FACT}_is_one_line" "$(wc -l <<<"$refused")" 1

@@ -11,8 +11,8 @@
 #     done_testing
 #
 # Every test has a directory ($T), a pin directory ($PIN), a control socket ($SOCKET), a state file
-# ($STATE) and ports of its own; all of it, and every process it started, is gone when it ends,
-# however it ends.
+# ($STATE), a cgroup (cgroup.sh) and ports of its own; all of it, and every process it started, is
+# gone when it ends, however it ends.
 #
 # Output is TAP: what a test says in between goes through note().
 
@@ -48,6 +48,7 @@ mkdir "$T/state"
 # Workers of nginx may not be able to read a checkout in a home directory.
 cp -r "$ROOT/lua" "$T/lua"
 export DURPINA_SOCKET=$SOCKET
+. "$ROOT/tests/lib/cgroup.sh"
 
 # --- processes -----------------------------------------------------------------------------------
 
@@ -110,6 +111,7 @@ cleanup() {
     stop "${!started[@]}"
     # shellcheck disable=SC2046
     stop $(strays)
+    remove_cgroups
     if [ "${KEEP_LOGS:-}" ]; then
         note "logs are kept in $T"
     else
@@ -250,12 +252,14 @@ show_logs() {
 # --- programs ------------------------------------------------------------------------------------
 
 # The controller with $T/durpinad.conf, which a test may write before: never the machine's own file.
-# Its maps are small, so that dumps are short. It is ready when it answers on its socket.
+# Its maps are small, so that dumps are short; its programs are attached to the test's own cgroup
+# (cgroup.sh). It is ready when it answers on its socket. DURPINAD: another build of it.
 start_durpinad() {
     [ -e "$T/durpinad.conf" ] ||
         echo "upstreams 64; peers 1k; slots 64k;" >"$T/durpinad.conf"
-    (cd "$T" && exec "$BUILD/durpinad" -c "$T/durpinad.conf" --pin "$PIN" --socket "$SOCKET" \
-        --state "$STATE" "$@") >>"$T/durpinad.log" 2>&1 &
+    need_cgroup
+    (cd "$T" && exec "${DURPINAD:-$BUILD/durpinad}" -c "$T/durpinad.conf" --pin "$PIN" \
+        --socket "$SOCKET" --state "$STATE" --cgroup "$CGROUP" "$@") >>"$T/durpinad.log" 2>&1 &
     durpinad_pid=$!
     started[$durpinad_pid]=durpinad
     wait_for api_is_ready "$durpinad_pid" || die "durpinad starts"

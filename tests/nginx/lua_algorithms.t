@@ -149,12 +149,16 @@ told() { # the arguments as Lua
 }
 is "an_argument_that_is_none_lists_the_valid_ones" "$(told '"consistent-hash", "k", "ketma"')" \
     'unknown argument "ketma" of consistent-hash; valid ones are [ketama] [bounded[=C]]'
-is "one_of_another_algorithm_is_none" "$(told '"least-conn", "header"')" \
-    'least-conn takes no argument like "header"'
+is "one_of_another_algorithm_is_none" "$(told '"random-two", "header"')" \
+    'random-two takes no argument like "header"'
 is "two_that_contradict_each_other_are_refused" "$(told '"least-time", "header", "last_byte"')" \
-    'argument "last_byte" of least-time after another one of its kind; valid ones are [header|last_byte]'
+    'argument "last_byte" of least-time does not go with those before it; valid ones are [header|last_byte] [source=nginx], or source=kernel'
+is "so_is_a_time_that_the_kernel_does_not_see" "$(told '"least-time", "source=kernel", "header"')" \
+    'argument "header" of least-time does not go with those before it; valid ones are [header|last_byte] [source=nginx], or source=kernel'
+is "and_a_source_that_there_is_not" "$(told '"least-conn", "source=5"')" \
+    'unknown argument "source=5" of least-conn; valid ones are [source=nginx|kernel]'
 is "the_same_twice_too" "$(told '"consistent-hash", "k", "bounded", "bounded=2"')" \
-    'argument "bounded=2" of consistent-hash after another one of its kind; valid ones are [ketama] [bounded[=C]]'
+    'argument "bounded=2" of consistent-hash does not go with those before it; valid ones are [ketama] [bounded[=C]]'
 for bound in 0.999 100.001 nan ""; do
     is "bounded=$bound is out of range" "$(told "'consistent-hash', 'k', 'bounded=$bound'")" \
         "bad argument \"bounded=$bound\" of consistent-hash: a number from 1 to 100 is expected, with at most three decimals"

@@ -8,7 +8,8 @@
  *     scene_destroy(s);
  *
  * Publications follow the protocol of durpina_seq.h: other processes may pick meanwhile, unless
- * tier has changed, which is identity.
+ * tier has changed, which is identity. No peer has an endpoint, and nothing observes, until the test
+ * says so in peers[].endpoint, endpoints and meta.observing.
  * Peer i has the id SCENE_FIRST + i, so that an id is not taken for an index. The memory is shared
  * with children. Random numbers come from DURPINA_SEED in the environment, which is printed.
  */
@@ -38,6 +39,7 @@
 #define SCENE_PEERS 300
 #define SCENE_SLOTS 262144 /* for each of two publications */
 #define SCENE_PAGES 8
+#define SCENE_ENDPOINTS 16
 #define SCENE_FAIL_TIMEOUT_MS 10000
 #define SCENE_NOW_MS 1000000ULL
 #define SCENE_POINTS 20 /* of each peer on the ring, times its weight, at most this many weights */
@@ -59,6 +61,7 @@ struct scene {
     struct durpina_counters counters[SCENE_FIRST + SCENE_PEERS];
     struct durpina_cursor cursors[SCENE_UPSTREAMS];
     struct durpina_inflight inflight[SCENE_PAGES];
+    struct durpina_endpoint endpoints[SCENE_ENDPOINTS];
     uint32_t slots[2 * SCENE_SLOTS];
     /* What the processes of a test share besides: */
     uint32_t found[8];
@@ -258,10 +261,12 @@ static inline struct scene *scene_create(uint32_t n, const uint32_t *weights)
                                     .counters = s->counters,
                                     .cursors = s->cursors,
                                     .inflight = s->inflight,
+                                    .endpoints = s->endpoints,
                                     .n_upstreams = SCENE_UPSTREAMS,
                                     .n_peers = SCENE_FIRST + SCENE_PEERS,
                                     .n_slots = 2 * SCENE_SLOTS,
-                                    .n_inflight = SCENE_PAGES};
+                                    .n_inflight = SCENE_PAGES,
+                                    .n_endpoints = SCENE_ENDPOINTS};
     s->n = n;
     s->tables = SCENE_HASH;
     s->cursors[SCENE_UPSTREAM].asked = DURPINA_ASKED_BOUND; /* so it counts its tries */
@@ -269,6 +274,7 @@ static inline struct scene *scene_create(uint32_t n, const uint32_t *weights)
     for (uint32_t i = 0; i < SCENE_PEERS; i++) {
         s->peers[SCENE_FIRST + i].generation = scene_counters(s, i)->generation = 100 + i;
         s->peers[SCENE_FIRST + i].upstream = SCENE_UPSTREAM;
+        s->peers[SCENE_FIRST + i].endpoint = DURPINA_NONE;
         s->want[i] = (struct durpina_peer_settings){.state = DURPINA_PEER_UP,
                                                     .weight = weights && i < n ? weights[i] : 1,
                                                     .max_fails = 1,

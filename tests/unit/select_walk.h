@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * walk(): a million picks of one algorithm, each judged by a reference that looks at all peers.
- * Weights, states, tiers, limits, load and failures are random, published anew every now and then.
+ * Weights, states, tiers, limits, load and failures are random, published anew every now and then;
+ * so is what the kernel says of addresses, for the algorithms that go by it.
  */
 #ifndef DURPINA_TESTS_SELECT_WALK_H
 #define DURPINA_TESTS_SELECT_WALK_H
@@ -29,6 +30,7 @@ struct walk {
     struct durpina_tried tried;
     uint64_t ticket[DURPINA_TIERS];
     uint32_t active[SCENE_PEERS];
+    uint32_t connections[SCENE_PEERS]; /* by the kernel's count; where there is none, active */
     bool available[SCENE_PEERS];
     uint32_t n_available[DURPINA_TIERS];
 };
@@ -75,6 +77,39 @@ static inline void change_peer(struct walk *w, uint32_t i)
     want->fail_timeout_ms = 1 + scene_below(&w->seed, 2000);
 }
 
+static inline bool goes_by_the_kernel(const struct walk *w)
+{
+    return w->request.algorithm == DURPINA_LEAST_CONN_KERNEL ||
+           w->request.algorithm == DURPINA_LEAST_TIME_KERNEL;
+}
+
+/* The peer's, or NULL if picks are to do without. */
+static inline const struct durpina_endpoint *endpoint_of(const struct walk *w, uint32_t i)
+{
+    uint32_t id = w->s->peers[SCENE_FIRST + i].endpoint;
+
+    return w->s->meta.observing && id < SCENE_ENDPOINTS ? &w->s->endpoints[id] : NULL;
+}
+
+/* Peers share endpoints; some have none, or an id that is none. */
+static inline void connect_peers(struct walk *w)
+{
+    w->s->meta.observing = scene_below(&w->seed, 8) != 0;
+    for (uint32_t i = 0; i < w->s->n; i++)
+        w->s->peers[SCENE_FIRST + i].endpoint = scene_below(&w->seed, SCENE_ENDPOINTS + 2);
+}
+
+/* Connections come and go, of whatever process. */
+static inline void change_connections(struct walk *w)
+{
+    struct durpina_endpoint *e = &w->s->endpoints[scene_below(&w->seed, SCENE_ENDPOINTS)];
+
+    e->open = scene_below(&w->seed, 3) ? scene_below(&w->seed, 12) : 0;
+    e->connecting = scene_below(&w->seed, 3) ? 0 : scene_below(&w->seed, 4);
+    if (e != &w->s->endpoints[0] && scene_below(&w->seed, 4) == 0)
+        durpina_add_sample(&e->rtt, scene_below(&w->seed, 1 << 20), 0, w->now_ms);
+}
+
 static inline void begin_scene(struct walk *w, uint32_t n, uint32_t tables)
 {
     w->s = scene_create(n, NULL);
@@ -84,6 +119,8 @@ static inline void begin_scene(struct walk *w, uint32_t n, uint32_t tables)
         w->s->tier[i] = scene_below(&w->seed, 4) == 0 ? DURPINA_TIER_BACKUP : DURPINA_TIER_PRIMARY;
         change_peer(w, i);
     }
+    if (goes_by_the_kernel(w))
+        connect_peers(w);
     scene_cursor(w->s)->round_robin[0] = scene_random(&w->seed);
     scene_publish(w->s);
 }
@@ -149,7 +186,9 @@ static inline void look_around(struct walk *w)
         const struct durpina_peer_settings *now = &w->s->want[i];
         const struct durpina_counters *c = scene_counters(w->s, i);
 
-        w->active[i] = c->active;
+        w->active[i] = w->connections[i] = c->active;
+        if (goes_by_the_kernel(w) && endpoint_of(w, i))
+            w->connections[i] = endpoint_of(w, i)->open + endpoint_of(w, i)->connecting;
         w->available[i] = now->state == DURPINA_PEER_UP && now->weight != 0 &&
                           (is_single || c->down_until_ms <= w->now_ms) &&
                           (now->max_conns == 0 || c->active < now->max_conns);
@@ -184,6 +223,8 @@ static inline void pick_once(struct walk *w, reference expect)
     w->tried.n = scene_below(&w->seed, 4) ? 0 : scene_below(&w->seed, 4);
     for (uint32_t k = 0; k < w->tried.n; k++)
         w->tried.peers[k] = SCENE_FIRST + scene_below(&w->seed, w->s->n);
+    if (goes_by_the_kernel(w))
+        change_connections(w);
     look_around(w);
     w->picks++;
     err = scene_pick(w->s, &w->request, &pick);

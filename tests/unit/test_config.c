@@ -138,6 +138,67 @@ static void settings_are_read_in_nginx_syntax(void **state)
     assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
 }
 
+static void programs_are_on_by_default_and_can_be_told(void **state)
+{
+    (void) state;
+    assert_int_equal(load(""), 0);
+    assert_true(config.observe && config.connect);
+    assert_string_equal(config.cgroup, "");
+    assert_false(config.all_namespaces);
+    assert_int_equal(config.mark, 0);
+    assert_int_equal(load("observe off; connect off; cgroup /sys/fs/cgroup/web/; mark 0xBEEF;"
+                          "network_namespaces all;"),
+                     0);
+    assert_false(config.observe || config.connect);
+    assert_string_equal(config.cgroup, "/sys/fs/cgroup/web");
+    assert_true(config.all_namespaces);
+    assert_int_equal(config.mark, 0xbeef);
+    assert_int_equal(load("mark 4294967295; network_namespaces own;"), 0);
+    assert_true(config.mark == UINT32_MAX);
+    assert_int_equal(load("mark 0xffffffff;"), 0);
+    assert_true(config.mark == UINT32_MAX);
+
+    refuses("observe maybe;", 1, "observe \"maybe\" is neither on nor off");
+    refuses("network_namespaces both;", 1, "network_namespaces \"both\" is neither own nor all");
+    refuses("cgroup web;", 1, "cgroup \"web\" is no absolute path");
+    refuses("mark 4294967296;", 1, "mark \"4294967296\" is no number");
+    refuses("mark 0x100000000;", 1, "mark \"0x100000000\" is no number");
+    refuses("mark 0x;", 1, "mark \"0x\" is no number");
+    refuses("mark -1;", 1, "mark \"-1\" is no number");
+    refuses("mark 12a;", 1, "mark \"12a\" is no number");
+    refuses("mark 0x0x1;", 1, "mark \"0x0x1\" is no number");
+}
+
+static void changed_programs_want_a_restart(void **state)
+{
+    static struct config running;
+    char names[256];
+
+    (void) state;
+    assert_int_equal(load(""), 0);
+    running = config;
+    assert_int_equal(load("observe off; connect off; cgroup /c; network_namespaces all; mark 1;"),
+                     0);
+    config_restart_needed(&running, &config, names, sizeof(names));
+    assert_string_equal(names, "observe, connect, cgroup, network_namespaces, mark");
+}
+
+static void v_beside_t_asks_for_more_and_alone_for_the_version(void **state)
+{
+    char *const both[] = {"durpinad", "-v", "-t"}, *const alone[] = {"durpinad", "-v"};
+    char *const cgroup[] = {"durpinad", "--cgroup", "/c"};
+    struct invocation invocation;
+
+    (void) state;
+    assert_int_equal(invocation_parse(3, both, &invocation, &failure), 0);
+    assert_true(invocation.test && invocation.verbose && !invocation.version);
+    assert_int_equal(invocation_parse(2, alone, &invocation, &failure), 0);
+    assert_true(invocation.version && !invocation.test);
+    assert_int_equal(invocation_parse(3, cgroup, &invocation, &failure), 0);
+    assert_int_equal(load_with("cgroup /d;", &invocation), 0);
+    assert_string_equal(config.cgroup, "/c"); /* the option wins */
+}
+
 static void capacities_are_taken_up_to_their_limits(void **state)
 {
     static const struct {
@@ -199,6 +260,42 @@ static void errors_name_file_line_and_culprit(void **state)
     refuses("listen 127.0.0.1;", 1, "listen \"127.0.0.1\"");
     refuses("listen 127.0.0.1:80 open;", 1, "listen takes an address");
     refuses("resolver dns.example;", 1, "resolver \"dns.example\"");
+}
+
+static void vips_are_read_and_bad_ones_are_named(void **state)
+{
+    (void) state;
+    assert_int_equal(load("vip 127.10.0.1:53 upstream=dns; vip 127.10.0.1:53/udp upstream=dns\n"
+                          "algorithm=ip-hash; vip [fd00::1]:80 upstream=foo;"),
+                     0);
+    assert_int_equal(config.vips.n, 3);
+    assert_string_equal(config.vips.specs[2].upstream, "foo");
+    assert_int_equal(config.vips.specs[1].algorithm, DURPINA_HASH);
+    refuses("\nvip;", 2, "a vip is ADDRESS:PORT[/udp] upstream=NAME [algorithm=WORD]");
+    refuses("vip 0.0.0.0:80 upstream=foo;", 1, "vip \"0.0.0.0:80\" is the unspecified address");
+    refuses("vip 127.0.0.1:0 upstream=foo;", 1, "vip \"127.0.0.1:0\" is no ADDRESS:PORT");
+    refuses("vip 127.0.0.1:80;", 1, "vip 127.0.0.1:80: upstream=NAME is missing");
+    refuses("vip 127.0.0.1:80 foo;", 1, "vip 127.0.0.1:80: \"foo\" is neither");
+    refuses("vip 127.0.0.1:80 upstream=a/b;", 1, "upstream name \"a/b\"");
+    refuses("vip 127.0.0.1:80 upstream=a algorithm=least-conn;", 1, "algorithm \"least-conn\"");
+    refuses("vip 127.0.0.1:80 upstream=a;\nvip [::ffff:127.0.0.1]:80 upstream=b;", 2,
+            "vip [::ffff:127.0.0.1]:80 is given twice");
+}
+
+static void there_is_a_limit_of_vips(void **state)
+{
+    const size_t line = sizeof("vip 127.10.0.1:65535 upstream=foo;");
+    char *text = calloc(DURPINA_VIPS_MAX + 1, line), *end = text;
+
+    (void) state;
+    assert_non_null(text);
+    for (int i = 1; i <= DURPINA_VIPS_MAX; i++)
+        end += sprintf(end, "vip 127.10.0.1:%d upstream=foo;", i);
+    assert_int_equal(load(text), 0);
+    assert_int_equal(config.vips.n, DURPINA_VIPS_MAX);
+    sprintf(end, "vip 127.10.0.1:%d upstream=foo;", DURPINA_VIPS_MAX + 1);
+    refuses(text, 1, "vip is given more than 1024 times");
+    free(text);
 }
 
 static void lookups_are_as_told_between_their_limits(void **state)
@@ -358,8 +455,13 @@ int main(void)
         cmocka_unit_test(a_file_that_was_asked_for_must_exist),
         cmocka_unit_test(the_default_file_may_be_missing_but_not_out_of_reach),
         cmocka_unit_test(settings_are_read_in_nginx_syntax),
+        cmocka_unit_test(programs_are_on_by_default_and_can_be_told),
+        cmocka_unit_test(changed_programs_want_a_restart),
+        cmocka_unit_test(v_beside_t_asks_for_more_and_alone_for_the_version),
         cmocka_unit_test(capacities_are_taken_up_to_their_limits),
         cmocka_unit_test(errors_name_file_line_and_culprit),
+        cmocka_unit_test(vips_are_read_and_bad_ones_are_named),
+        cmocka_unit_test(there_is_a_limit_of_vips),
         cmocka_unit_test(lookups_are_as_told_between_their_limits),
         cmocka_unit_test(a_refused_file_leaves_the_configuration_alone),
         cmocka_unit_test(options_override_the_file),

@@ -46,6 +46,28 @@ static struct {
     struct http_client client;
 } seen;
 
+/* An answer of so many parts of one byte each, and what became of it; 0: the answer is "{}". */
+static struct {
+    unsigned parts, read, closed;
+} stream;
+
+static size_t read_stream(void *user, char *buffer, size_t size)
+{
+    assert_ptr_equal(user, &stream);
+    assert_true(size > 0);
+    if (stream.read == stream.parts)
+        return 0;
+    *buffer = 'x';
+    stream.read++;
+    return 1;
+}
+
+static void close_stream(void *user)
+{
+    assert_ptr_equal(user, &stream);
+    stream.closed++;
+}
+
 static bool wants_body(void *user, const struct http_request *request)
 {
     assert_ptr_equal(user, &seen);
@@ -64,6 +86,10 @@ static void handle(void *user, const struct http_request *request, struct http_r
     seen.too_large = request->body_too_large;
     seen.client = *request->client;
     ret->status = request->body_too_large ? 413 : 200;
+    if (stream.parts > 0) {
+        ret->stream = (struct http_stream){"text/x-test", read_stream, close_stream, &stream};
+        return;
+    }
     ret->body = strdup("{}");
     ret->body_len = 2;
     ret->allow = strdup("GET");
@@ -81,6 +107,7 @@ static int set_up(void **state)
 
     (void) state;
     memset(&seen, 0, sizeof(seen));
+    memset(&stream, 0, sizeof(stream));
     wanted = true;
     snprintf(path, sizeof(path), "/tmp/durpina-http-%d.sock", (int) getpid());
     log_set_level(LOG_LEVEL_ERROR);
@@ -426,6 +453,63 @@ static void a_server_stops_with_requests_in_hand(void **state)
     close_client(client);
 }
 
+static void a_stream_is_sent_in_parts_and_closed(void **state)
+{
+    struct client *client = open_client();
+
+    (void) state;
+    stream.parts = 3;
+    put(client, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    wait_for(client, 0);
+    assert_non_null(strstr(client->in, "Content-Type: text/x-test"));
+    assert_non_null(strstr(client->in, "\r\n\r\n1\r\nx\r\n1\r\nx\r\n1\r\nx\r\n0\r\n"));
+    assert_int_equal(stream.closed, 1);
+    close_client(client);
+}
+
+static void the_head_of_a_stream_reads_nothing(void **state)
+{
+    struct client *client = open_client();
+
+    (void) state;
+    stream.parts = 3;
+    put(client, "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    wait_for(client, 0);
+    assert_non_null(strstr(client->in, "Content-Type: text/x-test"));
+    assert_int_equal(stream.read, 0);
+    assert_int_equal(stream.closed, 1);
+    close_client(client);
+}
+
+static void a_stream_that_is_not_taken_is_closed_at_its_deadline(void **state)
+{
+    struct client *client = open_client();
+
+    (void) state;
+    stream.parts = UINT32_MAX;
+    uv_poll_stop(&client->poll);
+    put(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    while (stream.closed == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_true(stream.read > 0);
+    close_client(client);
+}
+
+static void a_server_stops_in_the_middle_of_a_stream(void **state)
+{
+    struct client *client = open_client();
+
+    (void) state;
+    stream.parts = UINT32_MAX;
+    put(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    while (stream.read == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    http_server_destroy(server);
+    server = NULL;
+    assert_int_equal(stream.closed, 1);
+    close_client(client);
+}
+
 #define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -444,6 +528,10 @@ int main(void)
         WITH_SERVER(a_larger_body_in_chunks_is_refused_at_its_end),
         WITH_SERVER(limits_may_shrink_while_a_body_arrives),
         WITH_SERVER(a_server_stops_with_requests_in_hand),
+        WITH_SERVER(a_stream_is_sent_in_parts_and_closed),
+        WITH_SERVER(the_head_of_a_stream_reads_nothing),
+        WITH_SERVER(a_stream_that_is_not_taken_is_closed_at_its_deadline),
+        WITH_SERVER(a_server_stops_in_the_middle_of_a_stream),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

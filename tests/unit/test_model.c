@@ -116,7 +116,8 @@ static const char state_text[] =
     "true}}]}],"
     "'instances': [{'name': '/run/nginx.pid', 'pid': 7, 'worker_uid': 33, 'epoch': 3,"
     "'token': '0123456789abcdef0123456789abcdef', 'upstreams': {'foo': {}},"
-    "'algorithms': {'foo': {'algorithm': 'consistent-hash', 'ketama': true}}}]}";
+    "'algorithms': {'foo': {'algorithm': 'consistent-hash', 'ketama': true}}}],"
+    "'vips': [{'address': '127.10.0.1:53/udp', 'upstream': 'foo', 'algorithm': 'ip-hash'}]}";
 
 static json_t *load(const char *text)
 {
@@ -168,11 +169,46 @@ static void model_survives_as_json(void **state)
     assert_int_equal(model_peer_max_conns(server->peers[0]), 9);
     assert_false(server->peers[0]->checking);
     assert_true(server->peers[1]->checking);
+    assert_int_equal(HASH_COUNT(model.vips), 1);
+    assert_int_equal(model.vips->algorithm, DURPINA_HASH);
     again = saved(&model);
     assert_true(json_equal(json, again));
     json_decref(json);
     json_decref(again);
     model_clear(&model);
+}
+
+static void what_the_configuration_has_is_not_saved(void **state)
+{
+    struct vip_spec spec = {.upstream = "foo"};
+    struct model model = {0};
+    struct failure failure;
+    struct vip *vip;
+    json_t *json;
+
+    (void) state;
+    assert_int_equal(vip_address_parse("127.10.0.1:80", &spec.address, &failure), 0);
+    vip = model_new_vip(&spec);
+    model_link_vip(&model, vip);
+    vip->configured = true;
+    json = saved(&model);
+    assert_int_equal(json_array_size(json_object_get(json, "vips")), 0);
+    json_decref(json);
+    model_clear(&model);
+}
+
+static void state_from_before_there_were_vips_is_good(void **state)
+{
+    json_t *json = load(state_text);
+    struct model model = {0};
+    struct failure failure;
+
+    (void) state;
+    json_object_del(json, "vips");
+    assert_int_equal(model_from_json(json, &model, &failure), 0);
+    assert_null(model.vips);
+    model_clear(&model);
+    json_decref(json);
 }
 
 static void snapshot_shows_what_was_when_it_was_taken(void **state)
@@ -230,7 +266,8 @@ static unsigned spoil(json_t *root, json_t *at)
             json_object_set(at, key, json_array_get(array, 0));
             if (model_from_json(root, &model, &failure) < 0) {
                 refused++;
-                assert_true(model.upstreams == NULL && model.instances == NULL);
+                assert_true(model.upstreams == NULL && model.instances == NULL &&
+                            model.vips == NULL);
             }
             model_clear(&model);
             json_decref(array);
@@ -266,6 +303,8 @@ int main(void)
         cmocka_unit_test(address_has_the_id_of_its_server_and_a_name_one_more),
         cmocka_unit_test(server_is_found_by_its_id_and_by_those_of_its_addresses),
         cmocka_unit_test(model_survives_as_json),
+        cmocka_unit_test(what_the_configuration_has_is_not_saved),
+        cmocka_unit_test(state_from_before_there_were_vips_is_good),
         cmocka_unit_test(snapshot_shows_what_was_when_it_was_taken),
         cmocka_unit_test(damaged_json_is_refused_and_leaves_nothing),
     };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What all checks that open sockets have in common. */
+#include <errno.h>
 #include <fcntl.h>
 
 #include "probe_scene.h"
@@ -141,19 +142,50 @@ static void without_descriptors_there_is_no_verdict_and_one_line_in_the_log(void
     close(saved);
 }
 
-static void sockets_are_marked_if_that_is_allowed(void **state)
+struct hook_seen {
+    unsigned n, n_connected;
+};
+
+static int on_socket(void *user, int fd)
 {
-    const int mark = PROBE_MARK;
-    int fd, plain = socket(AF_INET, SOCK_STREAM, 0), value = -1;
-    bool allowed = setsockopt(plain, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) == 0;
-    socklen_t length = sizeof(value);
+    struct hook_seen *seen = user;
+    struct addr peer = {.len = sizeof(peer.un)};
+
+    seen->n++;
+    seen->n_connected += getpeername(fd, &peer.sa, &peer.len) == 0;
+    return -EPERM;
+}
+
+static void the_hook_sees_internet_sockets_before_they_connect(void **state)
+{
+    static const char *const types[] = {"http", "tcp", "grpc", "haproxy-agent-check",
+                                        "http-haproxy-agent-check"};
+    char directory[] = "/tmp/test_probe.XXXXXX", path[64];
+    struct hook_seen seen = {0};
 
     (void) state;
-    assert_int_equal(probe_socket(AF_INET, &fd), 0);
-    assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_MARK, &value, &length), 0);
-    assert_int_equal(value, allowed ? PROBE_MARK : 0);
-    close(plain);
-    close(fd);
+    prober_set_socket_hook(scene.prober, on_socket, &seen);
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        struct backend *backend = backend_open((struct backend){.answer = OK});
+        struct reports reports = {0};
+        struct probe *probe = start(types[i], SOON, &backend->addr, &reports);
+        unsigned before = seen.n;
+
+        while (backend->n_connections == 0)
+            uv_run(&scene.loop, UV_RUN_ONCE);
+        assert_true(seen.n > before);
+        probe_cancel(probe);
+    }
+    assert_int_equal(seen.n_connected, 0);
+    assert_int_equal(prober_stats(scene.prober)->unmarked, seen.n);
+
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/backend", directory);
+    assert_verdict("tcp", SOON, backend_open_unix(path, (struct backend){.answer = OK}), true,
+                   "connected");
+    assert_int_equal(prober_stats(scene.prober)->unmarked, seen.n);
+    unlink(path);
+    rmdir(directory);
 }
 
 int main(void)
@@ -165,7 +197,7 @@ int main(void)
         TEST(port_of_the_check_replaces_the_peers),
         TEST(unix_sockets_are_checked),
         TEST(without_descriptors_there_is_no_verdict_and_one_line_in_the_log),
-        TEST(sockets_are_marked_if_that_is_allowed),
+        TEST(the_hook_sees_internet_sockets_before_they_connect),
     };
 
     /* For the backends, whose writes libuv does not protect. */

@@ -149,6 +149,7 @@ static void picks_find_the_same_points(void **state)
         struct durpina_picking p = {.maps = &maps,
                                     .request = &request,
                                     .upstream = &upstream,
+                                    .cursor = maps.cursors,
                                     .word = upstream.publish};
         struct durpina_pick pick;
 

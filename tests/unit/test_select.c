@@ -19,6 +19,7 @@ static void overtaken_pick_keeps_its_ticket(void **state) /* S1, S3 */
     struct durpina_picking p = {.maps = &s->maps,
                                 .request = &request,
                                 .upstream = &s->upstreams[SCENE_UPSTREAM],
+                                .cursor = &s->cursors[SCENE_UPSTREAM],
                                 .upstream_id = SCENE_UPSTREAM,
                                 .word = s->upstreams[SCENE_UPSTREAM].publish - 1};
     struct durpina_pick taken;
@@ -79,6 +80,7 @@ static void pick_of_a_record_that_gets_another_owner_takes_nothing(void **state)
     struct durpina_picking p = {.maps = &s->maps,
                                 .request = &request,
                                 .upstream = &s->upstreams[SCENE_UPSTREAM],
+                                .cursor = &s->cursors[SCENE_UPSTREAM],
                                 .upstream_id = SCENE_UPSTREAM,
                                 .word = s->upstreams[SCENE_UPSTREAM].publish};
     struct durpina_candidate candidate;
@@ -169,7 +171,7 @@ static void backups_serve_only_without_primaries(void **state)
             assert_true(scene_serve(s, (enum durpina_algorithm) algorithm, durpina_mix(i),
                                     DURPINA_OUTCOME_SUCCESS, NOW_MS) < 2);
     for (uint32_t i = 0; i < 2; i++)
-        durpina_fail(&s->maps, SCENE_FIRST + i, NOW_MS);
+        durpina_fail(&s->maps, SCENE_FIRST + i, DURPINA_WORKER, NOW_MS);
     for (int algorithm = 0; algorithm < DURPINA_ALGORITHMS; algorithm++)
         for (uint64_t i = 0; i < 10; i++)
             assert_int_equal(scene_serve(s, (enum durpina_algorithm) algorithm, durpina_mix(i),
@@ -303,6 +305,8 @@ static void peer_picked_by_id_is_taken_only_if_it_may_be(void **state)
 
 #define FUZZ_PEERS 8
 #define FUZZ_SLOTS 64
+#define FUZZ_ENDPOINTS 4
+#define FUZZ_MAPS 7
 
 /* Tables of plausible places, or hardly anything gets past the first check. */
 static void tidy(uint64_t *seed, struct durpina_upstream *upstream, uint32_t *slots)
@@ -339,10 +343,12 @@ static void random_bytes_in_every_map_are_read_within_bounds(void **state)
                      {sizeof(struct durpina_peer), FUZZ_PEERS},
                      {sizeof(uint32_t), FUZZ_SLOTS},
                      {sizeof(struct durpina_counters), FUZZ_PEERS},
-                     {sizeof(struct durpina_cursor), 2}};
-        unsigned char *parts[5];
+                     {sizeof(struct durpina_cursor), 2},
+                     {sizeof(struct durpina_meta), 1},
+                     {sizeof(struct durpina_endpoint), FUZZ_ENDPOINTS}};
+        unsigned char *parts[FUZZ_MAPS];
 
-        for (int i = 0; i < 5; i++) {
+        for (int i = 0; i < FUZZ_MAPS; i++) {
             parts[i] = malloc(sizes[i].size * sizes[i].n);
             assert_non_null(parts[i]);
             for (size_t b = 0; b < sizes[i].size * sizes[i].n; b++)
@@ -356,6 +362,9 @@ static void random_bytes_in_every_map_are_read_within_bounds(void **state)
                                     .slots = (void *) parts[2],
                                     .counters = (void *) parts[3],
                                     .cursors = (void *) parts[4],
+                                    .meta = (void *) parts[5],
+                                    .endpoints = (void *) parts[6],
+                                    .n_endpoints = FUZZ_ENDPOINTS,
                                     .n_upstreams = 2,
                                     .n_peers = FUZZ_PEERS,
                                     .n_slots = FUZZ_SLOTS};
@@ -365,6 +374,7 @@ static void random_bytes_in_every_map_are_read_within_bounds(void **state)
             for (int copy = 0; copy < 2; copy++) {
                 peers[i].settings[copy].state = DURPINA_PEER_UP;
                 peers[i].upstream = scene_below(&seed, 3);
+                peers[i].endpoint = scene_below(&seed, FUZZ_ENDPOINTS + 1);
             }
         for (int i = 0; i < FUZZ_PEERS && round % 4; i++)
             maps.counters[i].generation = peers[i].generation;
@@ -384,6 +394,11 @@ static void random_bytes_in_every_map_are_read_within_bounds(void **state)
                 if (durpina_pick(&maps, i, upstreams[i].generation, &request, &p) ==
                     DURPINA_PICK_OK)
                     durpina_finish(&maps, &p, DURPINA_OUTCOME_FAILURE, &sample, NOW_MS);
+                request.uncounted = 1;
+                request.entry = NULL;
+                request.tried = NULL;
+                request.family = scene_below(&seed, 5);
+                durpina_pick(&maps, i, upstreams[i].generation, &request, &p);
             }
         }
         for (uint32_t i = 0; i < FUZZ_PEERS + 2; i++) {
@@ -391,7 +406,7 @@ static void random_bytes_in_every_map_are_read_within_bounds(void **state)
 
             durpina_pick_peer(&maps, i, i < FUZZ_PEERS ? peers[i].generation : 0, &request, &p);
         }
-        for (int i = 0; i < 5; i++)
+        for (int i = 0; i < FUZZ_MAPS; i++)
             free(parts[i]);
     }
 }

@@ -131,13 +131,13 @@ static void each_figure_of_a_sample_is_counted_once(void **state)
         struct durpina_sample sample;
         enum durpina_outcome outcome;
     } tries[] = {
-        {{200, 3, 10, 20, 100, 1000}, DURPINA_OUTCOME_SUCCESS},
-        {{404, DURPINA_NO_TIME, 30, 40, 100, 2000}, DURPINA_OUTCOME_SUCCESS},
-        {{503, 5, 1, 2, 100, 300}, DURPINA_OUTCOME_FAILURE},
-        {{0, DURPINA_NO_TIME, DURPINA_NO_TIME, 7, 100, 0}, DURPINA_OUTCOME_FAILURE},
-        {{0, 4, DURPINA_NO_TIME, 9, 100, 0}, DURPINA_OUTCOME_NEUTRAL},
-        {{99, DURPINA_NO_TIME, 1, 1, 0, 0}, DURPINA_OUTCOME_SUCCESS},
-        {{101, DURPINA_NO_TIME, 1, DURPINA_NO_TIME, 0, 0}, DURPINA_OUTCOME_SUCCESS},
+        {{200, 3, 10, 20, 100, 1000, 0}, DURPINA_OUTCOME_SUCCESS},
+        {{404, DURPINA_NO_TIME, 30, 40, 100, 2000, 0}, DURPINA_OUTCOME_SUCCESS},
+        {{503, 5, 1, 2, 100, 300, 0}, DURPINA_OUTCOME_FAILURE},
+        {{0, DURPINA_NO_TIME, DURPINA_NO_TIME, 7, 100, 0, 0}, DURPINA_OUTCOME_FAILURE},
+        {{0, 4, DURPINA_NO_TIME, 9, 100, 0, 0}, DURPINA_OUTCOME_NEUTRAL},
+        {{99, DURPINA_NO_TIME, 1, 1, 0, 0, 0}, DURPINA_OUTCOME_SUCCESS},
+        {{101, DURPINA_NO_TIME, 1, DURPINA_NO_TIME, 0, 0, 0}, DURPINA_OUTCOME_SUCCESS},
     };
     const uint32_t n = sizeof(tries) / sizeof(tries[0]);
 

@@ -5,11 +5,21 @@
 static double latency(const struct walk *w, uint32_t i)
 {
     const struct durpina_counters *c = scene_counters(w->s, i);
+    const struct durpina_endpoint *e = endpoint_of(w, i);
 
+    if (w->request.algorithm == DURPINA_LEAST_TIME_KERNEL)
+        return e ? (double) durpina_latency_us(&e->rtt, w->now_ms) : 0;
     return (double) durpina_latency_us(w->request.algorithm == DURPINA_LEAST_TIME_LAST_BYTE
                                            ? &c->last_byte
                                            : &c->header,
                                        w->now_ms);
+}
+
+static bool is_timed(const struct walk *w)
+{
+    return w->request.algorithm != DURPINA_LEAST_CONN &&
+           w->request.algorithm != DURPINA_LEAST_CONN_KERNEL &&
+           w->request.algorithm != DURPINA_RANDOM_TWO;
 }
 
 /* What a pick of peer a costs next to one of peer b: below 1 if a is the better one. */
@@ -17,16 +27,16 @@ static double ratio(const struct walk *w, uint32_t a, uint32_t b)
 {
     double weights = (double) w->s->want[b].weight / w->s->want[a].weight;
 
-    if (w->request.algorithm == DURPINA_LEAST_CONN || w->request.algorithm == DURPINA_RANDOM_TWO)
-        return w->active[a] == w->active[b] && w->active[a] == 0
+    if (!is_timed(w))
+        return w->connections[a] == w->connections[b] && w->connections[a] == 0
                    ? 1
-                   : w->active[a] * weights / w->active[b];
+                   : w->connections[a] * weights / w->connections[b];
 
     double latencies = latency(w, a) / latency(w, b);
 
     if (latency(w, a) == 0 || latency(w, b) == 0)
         latencies = 1;
-    return latencies * weights * (w->active[a] + 1) / (w->active[b] + 1);
+    return latencies * weights * (w->connections[a] + 1) / (w->connections[b] + 1);
 }
 
 #define EPSILON 1e-9
@@ -62,7 +72,6 @@ static void expect_better_of_two(struct walk *w, const struct durpina_tier *tier
 /* The best of those with a sample and the best of those without: none is better than i. */
 static void expect_best(struct walk *w, const struct durpina_tier *tier, uint32_t i)
 {
-    bool is_timed = w->request.algorithm != DURPINA_LEAST_CONN;
     uint32_t turn = slot(w, tier->schedule, w->ticket[tier_of(w, tier)] % tier->schedule.length);
     uint32_t best[2] = {i, i};
 
@@ -73,15 +82,16 @@ static void expect_best(struct walk *w, const struct durpina_tier *tier, uint32_
     w->first_choices += i == turn;
     for (uint32_t k = 0; k < w->s->n; k++)
         if (w->available[k] && w->s->tier[k] == tier_of(w, tier)) {
-            bool known = is_timed && latency(w, k) != 0;
+            bool known = is_timed(w) && latency(w, k) != 0;
 
-            if (known != (is_timed && latency(w, best[known]) != 0) || ratio(w, k, best[known]) < 1)
+            if (known != (is_timed(w) && latency(w, best[known]) != 0) ||
+                ratio(w, k, best[known]) < 1)
                 best[known] = k;
         }
     assert_true(ratio(w, i, best[0]) <= 1 + EPSILON);
     assert_true(ratio(w, i, best[1]) <= 1 + EPSILON);
     /* Who has the turn is passed over only for a better one. */
-    if (w->available[turn] && !is_timed && i != turn)
+    if (w->available[turn] && !is_timed(w) && i != turn)
         assert_true(ratio(w, i, turn) < 1);
 }
 
@@ -95,6 +105,24 @@ static void least_conn_of_many_takes_the_lesser_of_two(void **state)
 {
     (void) state;
     walk(DURPINA_LEAST_CONN, 0, SCENE_PEERS, expect_best);
+}
+
+static void least_conn_by_the_kernel_takes_the_least_of_up_to_64(void **state)
+{
+    (void) state;
+    walk(DURPINA_LEAST_CONN_KERNEL, 0, 64, expect_best);
+}
+
+static void least_conn_of_many_by_the_kernel_takes_the_lesser_of_two(void **state)
+{
+    (void) state;
+    walk(DURPINA_LEAST_CONN_KERNEL, 0, SCENE_PEERS, expect_best);
+}
+
+static void least_time_by_the_kernel_takes_the_nearest_of_up_to_64(void **state)
+{
+    (void) state;
+    walk(DURPINA_LEAST_TIME_KERNEL, 0, 64, expect_best);
 }
 
 static void random_two_takes_the_lesser_of_two(void **state)
@@ -121,6 +149,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(least_conn_takes_the_least_of_up_to_64),
         cmocka_unit_test(least_conn_of_many_takes_the_lesser_of_two),
+        cmocka_unit_test(least_conn_by_the_kernel_takes_the_least_of_up_to_64),
+        cmocka_unit_test(least_conn_of_many_by_the_kernel_takes_the_lesser_of_two),
+        cmocka_unit_test(least_time_by_the_kernel_takes_the_nearest_of_up_to_64),
         cmocka_unit_test(random_two_takes_the_lesser_of_two),
         cmocka_unit_test(peak_ewma_takes_the_faster_of_two),
         cmocka_unit_test(least_time_takes_the_fastest_of_up_to_64),
