@@ -64,7 +64,7 @@ $(B)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
-# --- BPF object and skeleton ---------------------------------------------------------------------
+# --- BPF objects and skeletons -------------------------------------------------------------------
 
 # The name of the CPU as libbpf's headers know it: bpf/durpina_seq.h goes by it.
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
@@ -73,7 +73,7 @@ SKELETONS := $(patsubst %,$(B)/%.skel.h,$(BPF_OBJECTS))
 TEST_SKELETONS := $(B)/connect_xdp.skel.h
 .SECONDARY: $(SKELETONS) $(TEST_SKELETONS) $(patsubst %.skel.h,%.bpf.o,$(SKELETONS) $(TEST_SKELETONS))
 
-# $(1): where the source is
+# $(1): where the source is. Programs are called by the kernel alone: they have no prototypes.
 define bpf_rules
 $(B)/%.bpf.o: $(1)/%.bpf.c $(B)/flags
 	$$(call say,BPF,$$@)

@@ -114,9 +114,10 @@ DURPINA_INLINE int redirect(struct bpf_sock_addr *ctx, int is_inet6, enum call c
     vip = bpf_map_lookup_elem(&vips, &dial.address);
     /*
      * A connect() ends what was before. A datagram ends it only if it goes to the very peer: what
-     * that one answers now may be for either.
+     * that one answers now may be for either. Of a connected socket it ends nothing: a send() to a
+     * v4-mapped address comes by here with the peer's.
      */
-    if (call == CALL_CONNECT || !vip) {
+    if (call == CALL_CONNECT || (!vip && ctx->sk->state != BPF_TCP_ESTABLISHED)) {
         s = bpf_sk_storage_get(&sockets, ctx->sk, NULL, 0);
         if (s && s->dialled.family != DURPINA_FAMILY_NONE &&
             (call == CALL_CONNECT || durpina_same_address(&s->sent_to, &dial.address)))

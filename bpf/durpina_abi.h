@@ -8,11 +8,13 @@
  *     upstreams   struct durpina_upstream  durpinad                     PROT_READ
  *     peers       struct durpina_peer      durpinad                     PROT_READ
  *     slots       struct durpina_slots     durpinad                     PROT_READ
- *     counters    struct durpina_counters  nginx workers, by atomics    PROT_READ | PROT_WRITE
- *     cursors     struct durpina_cursor    nginx workers, by atomics    PROT_READ | PROT_WRITE
+ *     counters    struct durpina_counters  nginx workers, durpinad and  PROT_READ | PROT_WRITE
+ *                                          connect.bpf.c, by atomics
+ *     cursors     struct durpina_cursor    nginx workers and            PROT_READ | PROT_WRITE
+ *                                          connect.bpf.c, by atomics
  *     inflight    struct durpina_inflight  the worker that owns it      PROT_READ | PROT_WRITE
  *     endpoints   struct durpina_endpoint  observe.bpf.c, by atomics;   PROT_READ
- *                                          names and ids: durpinad
+ *                                          addresses: durpinad
  *
  * and these, which nginx does not open:
  *
@@ -32,7 +34,8 @@
  *     durpina_seq.h is the protocol. At rest both copies are equal, so a dump reads the same twice.
  *  3. Identity (names, address, ids) is written before the first publication that refers to it and
  *     never again under the same generation.
- *  4. Names end in NUL inside their array. Fields in network byte order end in _be, times in _ms.
+ *  4. Names end in NUL inside their array. Fields in network byte order end in _be, times in _ms
+ *     or _ns.
  *  5. Every index, length and enum read from a map is bounded before use: root may write anything.
  *  6. Elements of peers and counters are whole cache lines. The first line of either is all that a
  *     pick touches.
@@ -58,11 +61,12 @@
 /* Ids are indexes; this one means "none". */
 #define DURPINA_NONE UINT32_MAX
 
-/* Default capacities (durpinad.conf: upstreams, peers, slots, inflight). */
+/* Default capacities (durpinad.conf: upstreams, peers, slots, inflight) ... */
 #define DURPINA_UPSTREAMS_DEFAULT 1024
 #define DURPINA_PEERS_DEFAULT 65536
 #define DURPINA_SLOTS_DEFAULT (4 * 1024 * 1024)
 #define DURPINA_INFLIGHT_DEFAULT 1024 /* pages */
+/* ... and those that are fixed. There are as many endpoints as peers. */
 #define DURPINA_VIPS_MAX 1024
 #define DURPINA_EVENTS_BYTES (256 * 1024) /* a power of two, and of whole pages */
 
@@ -259,8 +263,9 @@ struct durpina_ewma {
 };
 
 /*
- * What workers count. All fields are changed by atomics only and belong to `generation`: who finds
- * another one there changes nothing. Times are CLOCK_MONOTONIC, the same in every process.
+ * What workers count, with what durpinad adds of failures that the kernel saw, and what picks of
+ * connect.bpf.c change. All fields are changed by atomics only and belong to `generation`: who
+ * finds another one there changes nothing. Times are CLOCK_MONOTONIC, the same in every process.
  *
  * A try that has ended is in one of `responses` or in `unanswered`: durpina_requests() is their
  * sum. With `active` that is all there were; for the instant between the two, a try is in neither.

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "durpina_address.h"
+
 /* Digits only, 1 to 65535. */
 static int parse_port(const char *text, uint16_t *ret_port)
 {
@@ -150,4 +152,21 @@ void addr_set_port(struct addr *addr, uint16_t port)
         addr->in.sin_port = htons(port);
     else if (addr->sa.sa_family == AF_INET6)
         addr->in6.sin6_port = htons(port);
+}
+
+int addr_key(const struct addr *addr, uint8_t protocol, struct durpina_address *ret)
+{
+    uint32_t a[4];
+
+    switch (addr->sa.sa_family) {
+    case AF_INET:
+        durpina_address_inet(ret, addr->in.sin_addr.s_addr, addr->in.sin_port, protocol);
+        return 0;
+    case AF_INET6:
+        memcpy(a, &addr->in6.sin6_addr, sizeof(a));
+        durpina_address_inet6(ret, a[0], a[1], a[2], a[3], addr->in6.sin6_port, protocol);
+        return 0;
+    default:
+        return -EINVAL;
+    }
 }

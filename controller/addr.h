@@ -28,5 +28,7 @@ void addr_format(const struct addr *addr, char *buffer, size_t size);
 bool addr_equal(const struct addr *a, const struct addr *b);
 uint16_t addr_port(const struct addr *addr); /* 0 for unix */
 void addr_set_port(struct addr *addr, uint16_t port);
+/* As the maps go by it; v4-mapped addresses as IPv4. -EINVAL: a unix socket, or no address. */
+int addr_key(const struct addr *addr, uint8_t protocol, struct durpina_address *ret);
 
 #endif

@@ -55,20 +55,14 @@ static int address_of_path(struct api_call *call, struct durpina_address *ret)
     return vip_address_parse(text, ret, &call->failure);
 }
 
-/* NULL with the failure filled. */
+/* The one of the path; NULL with the failure filled. */
 static const struct vip *find_vip(struct api_call *call)
 {
     struct durpina_address address;
-    char name[VIP_NAME_SIZE];
-    const struct vip *vip;
 
     if (address_of_path(call, &address) < 0)
         return NULL;
-    vip = model_vip(engine_model(call->api->engine), &address);
-    vip_address_format(&address, name);
-    if (vip == NULL)
-        fail(&call->failure, ENOENT, 404, "VipNotFound", "there is no vip %s", name);
-    return vip;
+    return engine_find_vip(call->api->engine, &address, &call->failure);
 }
 
 static int get_vip(struct api_call *call)

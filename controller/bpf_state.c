@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/membarrier.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "durpina.skel.h"
@@ -421,4 +423,10 @@ int bpf_state_renew_sockets(struct bpf_state *state, struct failure *failure)
     close(state->map_fds[BPF_STATE_SOCKETS]);
     state->map_fds[BPF_STATE_SOCKETS] = *fd;
     return 0;
+}
+
+/* The kernel waits for all that read under RCU, as programs do; with nohz_full it does not. */
+void bpf_state_await_programs(void)
+{
+    (void) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }

@@ -83,4 +83,7 @@ const char *bpf_state_map_name(enum bpf_state_map map);
  */
 int bpf_state_renew_sockets(struct bpf_state *state, struct failure *failure);
 
+/* Waits, for some milliseconds, until no program runs any more that runs now. */
+void bpf_state_await_programs(void);
+
 #endif

@@ -24,6 +24,7 @@
 #include "failure.h"
 #include "http_server.h"
 #include "log.h"
+#include "programs.h"
 #include "resolve.h"
 #include "vip_line.h"
 
@@ -111,6 +112,9 @@ struct setting {
     uint64_t min, max;   /* of numbers, sizes and times (ms) */
 };
 
+/* What fail() wants besides the text; nobody sees it. */
+#define config_refuse(failure, ...) fail(failure, EINVAL, 400, "ConfigError", __VA_ARGS__)
+
 extern const struct setting config_settings[];
 extern const size_t config_n_settings;
 
@@ -142,6 +146,8 @@ void config_restart_needed(const struct config *running, const struct config *wa
 void config_adopt(struct config *running, const struct config *wanted);
 
 struct http_limits config_limits(const struct config *config);
+/* The options borrow from config. */
+struct programs_options config_programs(const struct config *config);
 
 /* durpinad --help */
 void config_print_help(FILE *out);

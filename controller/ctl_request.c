@@ -54,6 +54,13 @@ static int report_refused(long status, const json_t *answer)
     return CTL_REFUSED;
 }
 
+/* /metrics, or HEAD. */
+static int report_foreign(const char *method, const char *path)
+{
+    fprintf(stderr, "durpinactl: the answer to %s %s is no JSON: ask with curl\n", method, path);
+    return CTL_REFUSED;
+}
+
 int ctl_request(const char *socket, const char *method, const char *path, const char *body,
                 json_t **ret_answer)
 {
@@ -91,8 +98,10 @@ int ctl_request(const char *socket, const char *method, const char *path, const 
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
         if (text.len > 0)
             answer = json_loadb(text.data, text.len, JSON_DECODE_ANY, NULL);
-        result =
-            status >= 200 && status < 300 && answer != NULL ? 0 : report_refused(status, answer);
+        if (status < 200 || status >= 300)
+            result = report_refused(status, answer);
+        else
+            result = answer != NULL ? 0 : report_foreign(method, path);
     }
     if (result == 0)
         *ret_answer = answer;

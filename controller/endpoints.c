@@ -305,21 +305,11 @@ uint32_t endpoints_of_peer(const struct endpoints *e, uint32_t peer_id)
 static bool parse_address(const struct durpina_endpoint *endpoint, struct durpina_address *ret)
 {
     char text[DURPINA_ADDRESS_SIZE];
-    struct durpina_peer identity = {.family = DURPINA_FAMILY_INET};
     struct addr addr;
 
     memcpy(text, endpoint->address, sizeof(text));
     text[sizeof(text) - 1] = '\0';
-    if (addr_parse(text, 0, &addr) < 0 || addr.sa.sa_family == AF_UNIX)
-        return false;
-    identity.port_be = htons(addr_port(&addr));
-    if (addr.sa.sa_family == AF_INET) {
-        identity.addr_be[0] = addr.in.sin_addr.s_addr;
-    } else {
-        identity.family = DURPINA_FAMILY_INET6;
-        memcpy(identity.addr_be, &addr.in6.sin6_addr, sizeof(identity.addr_be));
-    }
-    return address_of(&identity, ret);
+    return addr_parse(text, 0, &addr) == 0 && addr_key(&addr, IPPROTO_TCP, ret) == 0;
 }
 
 static void adopt_records(struct endpoints *e, uint64_t now_ms)
@@ -341,8 +331,7 @@ static void adopt_records(struct endpoints *e, uint64_t now_ms)
             }
         }
         memset(endpoint->address, 0, sizeof(endpoint->address));
-        /* One that was never used need not rest. */
-        rest(e, id, endpoint->generation == 0 ? now_ms - ENDPOINTS_REST_MS : now_ms);
+        rest(e, id, now_ms - ENDPOINTS_REST_MS); /* endpoints_create() waits instead */
     }
 }
 
@@ -434,6 +423,7 @@ int endpoints_create(struct bpf_state *state, uint64_t now_ms, struct endpoints 
         endpoints_destroy(e);
         return err;
     }
+    bpf_state_await_programs();
     *ret = e;
     return 0;
 }

@@ -113,6 +113,9 @@ int engine_set_monitoring(struct engine *engine, const char *upstream, bool acti
  */
 int engine_add_vip(struct engine *engine, const struct vip_spec *spec, bool *ret_created,
                    const struct vip **ret, struct failure *failure);
+/* NULL: VipNotFound. */
+struct vip *engine_find_vip(const struct engine *engine, const struct durpina_address *address,
+                            struct failure *failure);
 /* The one with the spec's address. */
 int engine_change_vip(struct engine *engine, const struct vip_spec *spec, const struct vip **ret,
                       struct failure *failure);

@@ -177,16 +177,16 @@ static void set(struct vip *vip, const struct vip_spec *spec)
     vip->algorithm = spec->algorithm;
 }
 
-/* NULL with the failure filled. */
-static struct vip *find_vip(const struct engine *engine, const struct durpina_address *address,
+struct vip *engine_find_vip(const struct engine *engine, const struct durpina_address *address,
                             struct failure *failure)
 {
     struct vip *vip = model_vip(&engine->model, address);
     char name[VIP_NAME_SIZE];
 
-    vip_address_format(address, name);
-    if (vip == NULL)
+    if (vip == NULL) {
+        vip_address_format(address, name);
         fail(failure, ENOENT, 404, "VipNotFound", "there is no vip %s", name);
+    }
     return vip;
 }
 
@@ -245,7 +245,7 @@ int engine_add_vip(struct engine *engine, const struct vip_spec *spec, bool *ret
 int engine_change_vip(struct engine *engine, const struct vip_spec *spec, const struct vip **ret,
                       struct failure *failure)
 {
-    struct vip *vip = find_vip(engine, &spec->address, failure);
+    struct vip *vip = engine_find_vip(engine, &spec->address, failure);
     int err;
 
     if (vip == NULL)
@@ -267,7 +267,7 @@ int engine_change_vip(struct engine *engine, const struct vip_spec *spec, const 
 int engine_remove_vip(struct engine *engine, const struct durpina_address *address,
                       struct failure *failure)
 {
-    struct vip *vip = find_vip(engine, address, failure);
+    struct vip *vip = engine_find_vip(engine, address, failure);
     int err;
 
     if (vip == NULL)

@@ -49,7 +49,10 @@ static uint64_t count_failures(const struct durpina_endpoint *endpoint)
            DURPINA_LOAD(&endpoint->unreachable);
 }
 
-/* How many have not been passed on; those of a former address of the record never are. */
+/*
+ * How many have not been passed on; those of a former address of the record never are. However many
+ * root has written into the map, it is soon over, and what comes then counts again.
+ */
 static uint64_t count_due(struct events *events, uint32_t id)
 {
     const struct durpina_endpoint *endpoint = &events->maps.endpoints[id];
@@ -61,7 +64,11 @@ static uint64_t count_due(struct events *events, uint32_t id)
         passed->generation = generation;
         passed->failures = 0;
     }
-    return failures > passed->failures ? failures - passed->failures : 0;
+    if (passed->failures > failures)
+        passed->failures = failures;
+    if (failures - passed->failures > EVENTS_DUE_MAX)
+        passed->failures = failures - EVENTS_DUE_MAX;
+    return failures - passed->failures;
 }
 
 static void enqueue(struct events *events, uint32_t id)

@@ -22,6 +22,8 @@
 #define EVENTS_PER_TURN 8192
 /* ... and endpoints that it looks at, one after the other, when the ring was full. */
 #define EVENTS_LOOKS_PER_TURN 4096
+/* Of one endpoint at most so many wait to be passed on: the count of a peer ends there. */
+#define EVENTS_DUE_MAX UINT16_MAX
 /* Whether the ring was full is looked at this often, and with each event. */
 #define EVENTS_CHECK_MS 1000
 

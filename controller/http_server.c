@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "http_server.h"
+#include "http_internal.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,54 +11,11 @@
 
 #include "log.h"
 
-#define LISTENERS_MAX 16
 #define GROUPS_MAX 256
 /* How long accept() rests when the process has no descriptor left. */
 #define ACCEPT_PAUSE_MS 100
 /* Connections over a limit are logged once in so long. */
 #define DROP_LOG_MS 10000
-
-struct listener {
-    uv_poll_t poll;
-    struct http_server *server;
-    int fd;
-    bool writable;
-};
-
-struct connection {
-    struct http_client client;
-    uv_timer_t deadline;
-    struct connection *next, **link; /* of all connections */
-};
-
-/* One request, from its first line to the end of its answer. */
-struct exchange {
-    char *target;
-    char *body;
-    size_t body_len;
-    size_t body_size;
-    size_t body_max;
-    bool started; /* its headers have been seen */
-    bool wanted;
-    bool too_large;
-};
-
-struct http_server {
-    uv_loop_t *loop;
-    struct http_handler handler;
-    struct http_limits limits;
-    struct http_stats stats;
-    struct MHD_Daemon *daemon;
-    uv_poll_t epoll;   /* libmicrohttpd's epoll descriptor */
-    uv_timer_t again;  /* when libmicrohttpd wants to be run without an event */
-    uv_timer_t resume; /* accept again */
-    struct listener listeners[LISTENERS_MAX];
-    size_t n_listeners;
-    struct connection *connections;
-    struct connection *adding; /* handed to libmicrohttpd right now */
-    struct log_throttle drops;
-    unsigned open_handles;
-};
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
@@ -68,6 +24,11 @@ static void run(struct http_server *server);
 static void on_again(uv_timer_t *timer)
 {
     run(timer->data);
+}
+
+static void on_soon(uv_idle_t *idle)
+{
+    run(idle->data);
 }
 
 static void on_epoll(uv_poll_t *poll, int status, int events)
@@ -80,12 +41,16 @@ static void on_epoll(uv_poll_t *poll, int status, int events)
 static void run(struct http_server *server)
 {
     MHD_UNSIGNED_LONG_LONG timeout_ms;
+    bool wants;
 
     MHD_run(server->daemon);
-    if (MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES)
+    wants = MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES;
+    uv_timer_stop(&server->again);
+    uv_idle_stop(&server->soon);
+    if (wants && timeout_ms == 0)
+        uv_idle_start(&server->soon, on_soon);
+    else if (wants)
         uv_timer_start(&server->again, on_again, timeout_ms, 0);
-    else
-        uv_timer_stop(&server->again);
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -98,7 +63,7 @@ static void on_deadline(uv_timer_t *timer)
     shutdown(connection->client.fd, SHUT_RDWR);
 }
 
-static void set_deadline(struct connection *connection, uint32_t timeout_ms)
+void http_set_deadline(struct connection *connection, uint32_t timeout_ms)
 {
     uv_timer_start(&connection->deadline, on_deadline, timeout_ms, 0);
 }
@@ -128,7 +93,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     uv_close((uv_handle_t *) &connection->deadline, free_connection);
 }
 
-static struct connection *connection_of(struct MHD_Connection *mhd)
+struct connection *http_connection(struct MHD_Connection *mhd)
 {
     return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
@@ -212,7 +177,7 @@ static void add_connection(struct http_server *server, const struct listener *li
     server->connections = connection;
     server->stats.connections++;
     server->stats.accepted++;
-    set_deadline(connection, server->limits.request_timeout_ms);
+    http_set_deadline(connection, server->limits.request_timeout_ms);
 
     server->adding = connection;
     MHD_add_connection(server->daemon, fd, &nobody, sizeof(nobody));
@@ -269,192 +234,6 @@ bool http_client_in_group(const struct http_client *client, gid_t gid)
     return false;
 }
 
-/* --- requests --------------------------------------------------------------------------------- */
-
-/* Called with the request line; what it returns comes back as *con_cls. */
-static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *mhd)
-{
-    struct http_server *server = cls;
-    struct exchange *exchange = calloc(1, sizeof(*exchange));
-
-    set_deadline(connection_of(mhd), server->limits.request_timeout_ms);
-    if (exchange == NULL)
-        return NULL;
-    exchange->target = strdup(uri);
-    if (exchange->target == NULL) {
-        free(exchange);
-        return NULL;
-    }
-    server->stats.busy++;
-    return exchange;
-}
-
-static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
-                         enum MHD_RequestTerminationCode code)
-{
-    struct http_server *server = cls;
-    struct exchange *exchange = *con_cls;
-
-    if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        set_deadline(connection_of(mhd), HTTP_KEEPALIVE_MS);
-    if (exchange == NULL)
-        return;
-    server->stats.busy--;
-    free(exchange->target);
-    free(exchange->body);
-    free(exchange);
-    *con_cls = NULL;
-}
-
-/* An answer that is being made. */
-struct streaming {
-    struct http_stream stream;
-    struct http_server *server;
-    struct MHD_Connection *mhd;
-};
-
-static ssize_t on_more(void *cls, uint64_t at, char *buffer, size_t size)
-{
-    struct streaming *streaming = cls;
-    size_t n = streaming->stream.read(streaming->stream.user, buffer, size);
-
-    (void) at;
-    set_deadline(connection_of(streaming->mhd), streaming->server->limits.request_timeout_ms);
-    return n > 0 ? (ssize_t) n : MHD_CONTENT_READER_END_OF_STREAM;
-}
-
-static void on_streamed(void *cls)
-{
-    struct streaming *streaming = cls;
-
-    streaming->stream.close(streaming->stream.user);
-    free(streaming);
-}
-
-/* NULL: out of memory, and the stream is closed. */
-static struct MHD_Response *start_stream(struct http_server *server, struct MHD_Connection *mhd,
-                                         const struct http_stream *stream)
-{
-    struct streaming *streaming = malloc(sizeof(*streaming));
-    struct MHD_Response *out;
-
-    if (streaming == NULL) {
-        stream->close(stream->user);
-        return NULL;
-    }
-    *streaming = (struct streaming){*stream, server, mhd};
-    out = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, HTTP_STREAM_SIZE, on_more, streaming,
-                                            on_streamed);
-    if (out == NULL)
-        on_streamed(streaming);
-    return out;
-}
-
-static enum MHD_Result answer(struct http_server *server, struct MHD_Connection *mhd,
-                              const struct http_request *request)
-{
-    struct http_response response = {.status = MHD_HTTP_INTERNAL_SERVER_ERROR};
-    struct MHD_Response *out;
-    enum MHD_Result result = MHD_NO;
-
-    server->handler.handle(server->handler.user, request, &response);
-    if (response.stream.read != NULL)
-        out = start_stream(server, mhd, &response.stream);
-    else
-        out = MHD_create_response_from_buffer(response.body_len, response.body,
-                                              MHD_RESPMEM_MUST_FREE);
-    if (out == NULL) {
-        free(response.body);
-    } else {
-        MHD_add_response_header(out, MHD_HTTP_HEADER_CONTENT_TYPE,
-                                response.stream.read != NULL ? response.stream.content_type
-                                                             : "application/json");
-        MHD_add_response_header(out, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-        if (response.allow != NULL)
-            MHD_add_response_header(out, MHD_HTTP_HEADER_ALLOW, response.allow);
-        if (response.location != NULL)
-            MHD_add_response_header(out, MHD_HTTP_HEADER_LOCATION, response.location);
-        result = MHD_queue_response(mhd, response.status, out);
-        MHD_destroy_response(out);
-    }
-    free(response.allow);
-    free(response.location);
-    set_deadline(connection_of(mhd), server->limits.request_timeout_ms);
-    return result;
-}
-
-/* Grows by doubling, up to the limit; beyond it the body is dropped and the rest not stored. */
-static int append(struct exchange *exchange, const char *data, size_t len)
-{
-    if (len > exchange->body_max - exchange->body_len) {
-        free(exchange->body);
-        exchange->body = NULL;
-        exchange->body_len = exchange->body_size = 0;
-        exchange->too_large = true;
-        return 0;
-    }
-    if (len > exchange->body_size - exchange->body_len) {
-        size_t size = exchange->body_size == 0 ? 4096 : exchange->body_size * 2;
-
-        while (size < exchange->body_len + len)
-            size *= 2;
-
-        char *body = realloc(exchange->body, size);
-
-        if (body == NULL)
-            return -ENOMEM;
-        exchange->body = body;
-        exchange->body_size = size;
-    }
-    memcpy(exchange->body + exchange->body_len, data, len);
-    exchange->body_len += len;
-    return 0;
-}
-
-/* Called after the headers, for each part of the body, and at the end of the request. */
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url,
-                                  const char *method, const char *version, const char *data,
-                                  size_t *len, void **con_cls)
-{
-    struct http_server *server = cls;
-    struct exchange *exchange = *con_cls;
-    struct http_request request;
-    const char *length;
-
-    (void) url; /* decoded already: "a%2Fb" cannot be told from "a/b" */
-    (void) version;
-    if (exchange == NULL)
-        return MHD_NO;
-
-    request = (struct http_request){
-        .client = &connection_of(mhd)->client,
-        .method = method,
-        .target = exchange->target,
-        .token = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Durpina-Token"),
-    };
-    if (!exchange->started) {
-        exchange->started = true;
-        exchange->body_max = server->limits.max_body;
-        exchange->wanted = server->handler.wants_body(server->handler.user, &request);
-        length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-        if (length != NULL && strtoull(length, NULL, 10) > exchange->body_max) {
-            request.body_too_large = true;
-            return answer(server, mhd, &request);
-        }
-        return MHD_YES;
-    }
-    if (*len != 0) {
-        if (exchange->wanted && !exchange->too_large && append(exchange, data, *len) < 0)
-            return MHD_NO;
-        *len = 0;
-        return MHD_YES;
-    }
-    request.body = exchange->body;
-    request.body_len = exchange->body_len;
-    request.body_too_large = exchange->too_large;
-    return answer(server, mhd, &request);
-}
-
 /* --- life ------------------------------------------------------------------------------------- */
 
 static void on_closed(uv_handle_t *handle)
@@ -486,9 +265,9 @@ int http_server_create(uv_loop_t *loop, const struct http_handler *handler,
     server->handler = *handler;
     server->limits = *limits;
     server->daemon =
-        MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, on_request,
-                         server, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
-                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, http_on_request,
+                         server, MHD_OPTION_URI_LOG_CALLBACK, http_on_request_line, server,
+                         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, server,
                          MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
                          MHD_OPTION_CONNECTION_LIMIT, (unsigned) HTTP_CONNECTIONS_MAX,
                          MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) HTTP_HEADERS_SIZE,
@@ -503,9 +282,10 @@ int http_server_create(uv_loop_t *loop, const struct http_handler *handler,
     }
     uv_poll_init(loop, &server->epoll, info->epoll_fd);
     uv_timer_init(loop, &server->again);
+    uv_idle_init(loop, &server->soon);
     uv_timer_init(loop, &server->resume);
-    server->epoll.data = server->again.data = server->resume.data = server;
-    server->open_handles = 3;
+    server->epoll.data = server->again.data = server->soon.data = server->resume.data = server;
+    server->open_handles = 4;
     uv_poll_start(&server->epoll, UV_READABLE, on_epoll);
     *ret = server;
     return 0;
@@ -550,5 +330,6 @@ void http_server_destroy(struct http_server *server)
     MHD_stop_daemon(server->daemon);
     uv_close((uv_handle_t *) &server->epoll, on_closed);
     uv_close((uv_handle_t *) &server->again, on_closed);
+    uv_close((uv_handle_t *) &server->soon, on_closed);
     uv_close((uv_handle_t *) &server->resume, on_closed);
 }

@@ -148,6 +148,9 @@ static void judge_drift(const struct kernel_health *health, uint32_t id, struct 
          peer = endpoints_next_peer(health->endpoints, peer))
         requests += DURPINA_LOAD(&health->maps.counters[peer].active);
     connections = (uint64_t) DURPINA_LOAD(&endpoint->open) + DURPINA_LOAD(&endpoint->connecting);
+    /* Clients in another cgroup or network namespace, or that connected before: nobody observes. */
+    if (DURPINA_LOAD(&endpoint->tried) == 0)
+        requests = 0;
     drift = kernel_drift_add(&look->drift, requests, connections);
     if (drift > 0 && look->drifting == 0)
         log_warn("%.47s: nginx counts %llu requests in flight, the kernel %llu connections",
@@ -234,7 +237,7 @@ static void judge_upstream(struct kernel_health *health, uint32_t id, uint64_t n
     const struct durpina_upstream *upstream = &health->maps.upstreams[id];
     uint64_t word = durpina_seq_begin(&upstream->publish);
     struct durpina_table peers = durpina_table(&health->maps, &upstream->view[word & 1].peers);
-    uint32_t step = peers.length / KERNEL_HEALTH_PEERS + 1;
+    uint32_t step = (peers.length + KERNEL_HEALTH_PEERS - 1) / KERNEL_HEALTH_PEERS;
     uint32_t sorted_us[KERNEL_HEALTH_PEERS];
     size_t n = 0;
 

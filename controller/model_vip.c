@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "durpina_address.h"
 #include "model.h"
 
 struct vip *model_vip(const struct model *model, const struct durpina_address *address)
@@ -20,8 +21,8 @@ bool model_has_peer_at(const struct upstream *upstream, const struct durpina_add
     for (const struct server *s = upstream->servers; s != NULL; s = s->hh.next)
         for (size_t i = 0; i < s->n_peers; i++)
             if (s->peers[i]->resolved &&
-                vip_address_of(&s->peers[i]->addr, address->protocol, &of_peer) == 0 &&
-                memcmp(&of_peer, address, sizeof(of_peer)) == 0)
+                addr_key(&s->peers[i]->addr, address->protocol, &of_peer) == 0 &&
+                durpina_same_address(&of_peer, address))
                 return true;
     return false;
 }

@@ -232,9 +232,13 @@ static void attach(struct programs *programs, enum programs_hook hook, int progr
 
 /* --- connections that nobody has counted ------------------------------------------------------ */
 
-/* Nothing counts now, so plain stores do. Doing it twice changes nothing more. */
+/*
+ * Nothing is attached, and once what still runs has ended nothing counts: plain stores do. Doing it
+ * twice changes nothing more.
+ */
 static void forget_connections(const struct bpf_state *state)
 {
+    bpf_state_await_programs();
     for (uint32_t i = 0; i < state->n_endpoints; i++) {
         struct durpina_endpoint *e = &state->endpoints[i];
 

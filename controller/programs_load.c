@@ -65,55 +65,71 @@ static struct bpf_program *program_of(const struct image *image, enum programs_h
     return NULL;
 }
 
-/* The verifier's verdict is its last line but for the statistics behind it. */
-static void log_verdict(const char *name, char *text)
+/* The verifier's verdict is its last line but for the statistics behind it. Of several programs,
+ * each is loaded anew alone, so it is enough to name the first. */
+static void log_verdict(const bool *hooks, char *text)
 {
     char *line = text, *last = text;
+    enum programs_hook first = 0;
 
+    while (!hooks[first])
+        first++;
     for (; line != NULL && *line != '\0'; line = strchr(line, '\n')) {
         line += *line == '\n';
         if (*line != '\0' && strncmp(line, "processed ", 10) != 0)
             last = line;
     }
     last[strcspn(last, "\n")] = '\0';
-    log_debug("program %s: %s", name, last);
+    log_debug("program %s: %s", programs_hooks[first].name, last);
 }
 
-/* Loads the programs of these hooks out of one object. 0 or -errno. */
-static int load_image(struct image *image, const struct programs *programs, const bool *hooks,
-                      int fds[PROGRAMS_HOOKS])
+/* Has the object use the pinned maps. */
+static int reuse_maps(const struct image *image, const struct bpf_state *state)
 {
-    struct bpf_program *program = NULL;
-    char *verdict = calloc(1, VERIFIER_LOG_BYTES);
-    const char *last = "";
-    int err = verdict != NULL ? 0 : -ENOMEM;
+    int err = 0;
 
     for (enum bpf_state_map map = 0; map < BPF_STATE_MAPS && err == 0; map++) {
         struct bpf_map *known =
             bpf_object__find_map_by_name(image->object, bpf_state_map_name(map));
 
         if (known != NULL)
-            err = bpf_map__reuse_fd(known, bpf_state_fd(programs->state, map));
+            err = bpf_map__reuse_fd(known, bpf_state_fd(state, map));
     }
-    if (err == 0)
-        while ((program = bpf_object__next_program(image->object, program)) != NULL)
-            bpf_program__set_autoload(program, false);
+    return err;
+}
+
+/* Has the object load the programs of these hooks only; the verifier says why not in `verdict`. */
+static int choose_programs(const struct image *image, const bool *hooks, char *verdict)
+{
+    struct bpf_program *program = NULL;
+    int err = 0;
+
+    while ((program = bpf_object__next_program(image->object, program)) != NULL)
+        bpf_program__set_autoload(program, false);
     for (enum programs_hook hook = 0; hook < PROGRAMS_HOOKS && err == 0; hook++) {
         if (!hooks[hook])
             continue;
         program = program_of(image, hook);
-        if (program == NULL)
-            err = -ENOENT;
-        else
-            err = bpf_program__set_autoload(program, true);
+        err = program != NULL ? bpf_program__set_autoload(program, true) : -ENOENT;
         if (err == 0)
             err = bpf_program__set_log_buf(program, verdict, VERIFIER_LOG_BYTES);
-        last = programs_hooks[hook].name;
     }
+    return err;
+}
+
+/* Loads the programs of these hooks out of one object. 0 or -errno. */
+static int load_image(const struct image *image, const struct programs *programs, const bool *hooks,
+                      int fds[PROGRAMS_HOOKS])
+{
+    char *verdict = calloc(1, VERIFIER_LOG_BYTES);
+    int err = verdict != NULL ? reuse_maps(image, programs->state) : -ENOMEM;
+
+    if (err == 0)
+        err = choose_programs(image, hooks, verdict);
     if (err == 0)
         err = bpf_object__load(image->object);
     if (err < 0 && verdict != NULL && verdict[0] != '\0')
-        log_verdict(last, verdict);
+        log_verdict(hooks, verdict);
     for (enum programs_hook hook = 0; hook < PROGRAMS_HOOKS && err == 0; hook++) {
         if (!hooks[hook])
             continue;

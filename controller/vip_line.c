@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "addr.h"
 #include "model.h"
 
 #define UDP_SUFFIX "/udp"
@@ -19,28 +20,6 @@ static const struct {
     {"ip-hash", DURPINA_HASH},
 };
 #define N_ALGORITHMS (sizeof(algorithms) / sizeof(algorithms[0]))
-
-int vip_address_of(const struct addr *addr, uint8_t protocol, struct durpina_address *ret)
-{
-    struct durpina_address address = {.protocol = protocol};
-
-    switch (addr->sa.sa_family) {
-    case AF_INET:
-        address.family = DURPINA_FAMILY_INET;
-        address.port_be = addr->in.sin_port;
-        address.addr_be[0] = addr->in.sin_addr.s_addr;
-        break;
-    case AF_INET6:
-        address.family = DURPINA_FAMILY_INET6;
-        address.port_be = addr->in6.sin6_port;
-        memcpy(address.addr_be, &addr->in6.sin6_addr, sizeof(address.addr_be));
-        break;
-    default:
-        return -EINVAL;
-    }
-    *ret = address;
-    return 0;
-}
 
 /* Why nobody can listen there; NULL: somebody can. */
 static const char *misuse_of(const struct addr *addr)
@@ -72,7 +51,7 @@ int vip_address_parse(const char *text, struct durpina_address *ret, struct fail
         plain[len] = '\0';
     }
     if (len >= sizeof(plain) || addr_parse(plain, 0, &addr) < 0 || addr_port(&addr) == 0 ||
-        vip_address_of(&addr, is_udp ? IPPROTO_UDP : IPPROTO_TCP, &address) < 0)
+        addr_key(&addr, is_udp ? IPPROTO_UDP : IPPROTO_TCP, &address) < 0)
         return fail(failure, EINVAL, 400, "VipBadAddress",
                     "vip \"%.100s\" is no ADDRESS:PORT or ADDRESS:PORT/udp with an IPv4 or [IPv6] "
                     "address and a port from 1 to 65535",

@@ -8,7 +8,6 @@
 
 #include <stddef.h>
 
-#include "addr.h"
 #include "durpina_abi.h"
 #include "failure.h"
 
@@ -28,8 +27,6 @@ struct vip_spec {
 int vip_address_parse(const char *text, struct durpina_address *ret, struct failure *failure);
 /* The same text back. */
 void vip_address_format(const struct durpina_address *address, char ret[VIP_NAME_SIZE]);
-/* -EINVAL: a unix socket, or none. */
-int vip_address_of(const struct addr *addr, uint8_t protocol, struct durpina_address *ret);
 
 /* -EINVAL with VipBadAlgorithm: it is none that the kernel can balance a connect() by. */
 int vip_algorithm_parse(const char *word, enum durpina_algorithm *ret, struct failure *failure);

@@ -295,6 +295,29 @@ static void next_controller_finds_the_same_endpoints(void **state)
     assert_int_equal(count_ids(), 1);
 }
 
+/* Peers that it is told of first have new addresses as often as not. */
+static void next_controller_has_free_records_at_once(void **state)
+{
+    struct upstream *foo;
+    struct server *a;
+
+    (void) state;
+    open_maps(4, 16, 1024);
+    foo = model_add_upstream(&model, "foo");
+    a = add_server(foo, "127.0.0.1:8001");
+    put_in_force(foo, T0);
+    leave(foo, a, T0);
+    endpoints_sweep(publish_endpoints(publish), T0 + ENDPOINTS_GRACE_MS);
+    assert_int_equal(id_in_map(8001), DURPINA_NONE);
+
+    take_over(T0 + ENDPOINTS_GRACE_MS + 1);
+    foo = model_add_upstream(&model, "bar");
+    a = add_server(foo, "127.0.0.1:8002");
+    put_in_force(foo, T0 + ENDPOINTS_GRACE_MS + 1);
+    assert_int_equal(id_in_map(8002), record_of(a)->endpoint);
+    assert_string_equal(endpoint_of(a)->address, "127.0.0.1:8002");
+}
+
 static void next_controller_repairs_what_disagrees(void **state)
 {
     struct durpina_address address;
@@ -393,6 +416,7 @@ int main(void)
         TEST(record_with_a_connection_stays),
         TEST(sweep_is_bounded),
         TEST(next_controller_finds_the_same_endpoints),
+        TEST(next_controller_has_free_records_at_once),
         TEST(next_controller_repairs_what_disagrees),
         TEST(full_map_leaves_peers_uncounted),
         TEST(thousand_random_changes_keep_the_index_right),

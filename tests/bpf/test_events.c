@@ -161,6 +161,39 @@ static void endpoint_of_a_flood_does_not_keep_others_waiting(void **state)
 }
 
 /* The one that is looked at last, when the ring was full. */
+/* Root can write anything into the map: that is soon over. */
+static void failures_that_no_peer_can_count_are_not_passed_on(void **state)
+{
+    (void) state;
+    start();
+    watch();
+    refuse(a, (uint64_t) EVENTS_DUE_MAX << 40);
+    assert_passes(EVENTS_DUE_MAX);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    assert_int_equal(counters_of(a)->fails, UINT16_MAX);
+    endpoint_of(a)->refused = 0;
+    __atomic_fetch_add(&maps.kernel->events_dropped, 1, __ATOMIC_RELAXED);
+    uv_run(&loop, UV_RUN_ONCE); /* sees the 0 */
+    refuse(a, 1);
+    assert_passes(EVENTS_DUE_MAX + 1);
+    unwatch();
+}
+
+/* Adds so many servers to foo; returns the last one. */
+static struct server *add_many(int n)
+{
+    struct server *server = NULL;
+
+    for (int port = 10000; port < 10000 + n; port++) {
+        char line[64];
+
+        snprintf(line, sizeof(line), "127.0.0.1:%d max_fails=1 fail_timeout=60s", port);
+        server = add_server(foo, line);
+    }
+    put_in_force(foo, T0);
+    return server;
+}
+
 static void every_endpoint_is_looked_at(void **state)
 {
     struct durpina_endpoint *last;
@@ -171,13 +204,7 @@ static void every_endpoint_is_looked_at(void **state)
     start();
     watch();
     assert_true(maps.n_endpoints > EVENTS_LOOKS_PER_TURN);
-    for (int port = 10000; port < 10000 + PEERS - 100; port++) {
-        char line[64];
-
-        snprintf(line, sizeof(line), "127.0.0.1:%d max_fails=1 fail_timeout=60s", port);
-        server = add_server(foo, line);
-    }
-    put_in_force(foo, T0);
+    server = add_many(PEERS - 100);
     id = maps.peers[server->peers[0]->id].endpoint;
     assert_true(id > EVENTS_LOOKS_PER_TURN);
     last = &maps.endpoints[id];
@@ -298,6 +325,31 @@ static void slowness_belongs_to_the_upstream(void **state)
     kernel_health_destroy(health);
 }
 
+static void assert_slow_alone(const struct server *slow)
+{
+    endpoint_of(slow)->segments += 10;
+    judge(2, T0);
+    for (const struct server *s = foo->servers; s != NULL; s = s->hh.next)
+        assert_int_equal(verdict_of(s).slow, s == slow);
+}
+
+static void slow_peer_is_found_among_more_than_the_median_is_of(void **state)
+{
+    const uint64_t fast = 100 * DURPINA_EWMA_US, slow = 20000 * DURPINA_EWMA_US;
+
+    (void) state;
+    start_health();
+    add_many(KERNEL_HEALTH_PEERS - 2); /* two are there */
+    for (const struct server *s = foo->servers; s != NULL; s = s->hh.next)
+        durpina_add_sample(&endpoint_of(s)->rtt, s == a ? slow : fast, 0, T0);
+    assert_slow_alone(a);
+    add_server(foo, "127.0.0.1:9000");
+    put_in_force(foo, T0);
+    durpina_add_sample(&endpoint_of(model_server(foo, "127.0.0.1:9000"))->rtt, fast, 0, T0);
+    assert_slow_alone(a);
+    kernel_health_destroy(health);
+}
+
 static void drift_is_what_all_peers_have_more_than_connections(void **state)
 {
     (void) state;
@@ -306,6 +358,9 @@ static void drift_is_what_all_peers_have_more_than_connections(void **state)
     maps.counters[b->peers[0]->id].active = 3;
     endpoint_of(a)->open = 3;
     endpoint_of(a)->connecting = 1;
+    judge(KERNEL_HEALTH_DRIFTS, T0);
+    assert_int_equal(verdict_of(a).drift, 0); /* its clients may not be observed at all */
+    endpoint_of(a)->tried = 4;
     judge(KERNEL_HEALTH_DRIFTS - 1, T0);
     assert_int_equal(verdict_of(a).drift, 0);
     judge(1, T0);
@@ -353,11 +408,13 @@ int main(void)
         TEST(failures_of_before_are_past),
         TEST(a_flood_is_passed_on_in_turns),
         TEST(endpoint_of_a_flood_does_not_keep_others_waiting),
+        TEST(failures_that_no_peer_can_count_are_not_passed_on),
         TEST(every_endpoint_is_looked_at),
         TEST(failures_of_a_former_address_do_not_count),
         TEST(failures_of_an_address_without_peers_are_forgotten),
         TEST(loss_belongs_to_the_address),
         TEST(slowness_belongs_to_the_upstream),
+        TEST(slow_peer_is_found_among_more_than_the_median_is_of),
         TEST(drift_is_what_all_peers_have_more_than_connections),
         TEST(nothing_is_judged_that_nobody_counts),
         TEST(next_owner_of_the_record_begins_anew),

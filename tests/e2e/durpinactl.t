@@ -80,6 +80,7 @@ fails an_empty_name 2 'Usage: durpinactl show UPSTREAM' show ''
 fails no_command 2 'no command'
 fails an_unknown_option 2 '\-\-frob' --frob list
 fails a_path_that_is_none 2 'api/9' raw GET api/9
+fails what_is_no_json 1 'no JSON' raw GET /metrics
 fails an_option_without_value 2 'nothing' monitors add foo tcp nothing
 fails another_socket 3 "$T/none" --socket "$T/none" list
 out=$(setpriv --reuid 4711 --regid 4711 --clear-groups "$BUILD/durpinactl" up foo 0 2>&1)

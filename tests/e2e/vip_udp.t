@@ -92,6 +92,22 @@ END_OF_PYTHON
 }
 is "answers_come_from_the_address_that_was_asked" "$(ask_unconnected $VIP | counted)" "one=2 two=2"
 is "and_so_over_ipv6" "$(ask_unconnected $VIP6 | counted)" "six=4"
+# Java's sockets are such, and libraries' that want one kind for both families: IPv6, connected to an
+# IPv4 address.
+ask_connected() { # ADDRESS
+    /usr/bin/python3 - "$1" <<'END_OF_PYTHON'
+import socket, sys
+question = bytes.fromhex("123401000001000000000000") + b"\x03who\x04test\x00\x00\x10\x00\x01"
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect((sys.argv[1], 53))
+for _ in range(2):
+    s.send(question)
+    print(s.recvfrom(512)[1][0], s.getpeername()[0])
+END_OF_PYTHON
+}
+is "a_connected_socket_is_told_the_address_it_dialled" \
+    "$(ask_connected "::ffff:$VIP" | sort -u)" "::ffff:$VIP ::ffff:$VIP"
 is "tcp_to_it_is_left_alone" \
     "$(/usr/bin/python3 -c 'import socket
 try: socket.create_connection(("'$VIP'", 53))

@@ -96,8 +96,9 @@ is "keys_are_spread" "$(cut -d= -f2 "$T/before" | sort -u | tr '\n' ' ')" "a b c
 lua "assert(Upstream.get('hash'):remove_peer('$c'))" >/dev/null
 keys >"$T/after"
 paste -d= "$T/before" "$T/after" >"$T/both"
+# Of about 80; with three peers a table moves 9 in 100 at worst, a hash modulo peers half of them.
 between "defect_9_a_removal_moves_hardly_any_other_key" \
-    "$(awk -F= '$2 != "c" && $2 != $4' "$T/both" | wc -l)" 0 6
+    "$(awk -F= '$2 != "c" && $2 != $4' "$T/both" | wc -l)" 0 16
 is "and_its_own_go_elsewhere" "$(awk -F= '$4 == "c"' "$T/both" | wc -l)" 0
 is "a_number_is_a_key" "$(tally 100 4 "$url/up/number?key=17" | wc -w)" 1
 is "without_a_key_the_client_keeps_a_peer" "$(tally 100 4 "$url/up/hash" | wc -w)" 1

@@ -8,8 +8,8 @@
  *     scene_destroy(s);
  *
  * Publications follow the protocol of durpina_seq.h: other processes may pick meanwhile, unless
- * tier has changed, which is identity. No peer has an endpoint, and nothing observes, until the test
- * says so in peers[].endpoint, endpoints and meta.observing.
+ * tier has changed, which is identity. No peer has an endpoint, and nothing observes, until the
+ * test says so in peers[].endpoint, endpoints and meta.observing.
  * Peer i has the id SCENE_FIRST + i, so that an id is not taken for an index. The memory is shared
  * with children. Random numbers come from DURPINA_SEED in the environment, which is printed.
  */

@@ -121,6 +121,31 @@ static void port_is_set_where_there_is_one(void **state)
     assert_int_equal(addr_port(&addr), 0);
 }
 
+static void key_has_the_address_of_whatever_spelling_in_network_byte_order(void **state)
+{
+    static const char *const spellings[] = {"127.10.0.1:80", "[::ffff:127.10.0.1]:80"};
+    const uint8_t v4[16] = {127, 10, 0, 1}, v6[16] = {[15] = 1};
+    struct durpina_address key;
+    struct addr addr;
+
+    (void) state;
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(addr_parse(spellings[i], 0, &addr), 0);
+        assert_int_equal(addr_key(&addr, IPPROTO_UDP, &key), 0);
+        assert_int_equal(key.family, DURPINA_FAMILY_INET);
+        assert_int_equal(key.protocol, IPPROTO_UDP);
+        assert_int_equal(key.port_be, htons(80));
+        assert_memory_equal(key.addr_be, v4, sizeof(v4));
+    }
+    assert_int_equal(addr_parse("[::1]:443", 0, &addr), 0);
+    assert_int_equal(addr_key(&addr, IPPROTO_TCP, &key), 0);
+    assert_int_equal(key.family, DURPINA_FAMILY_INET6);
+    assert_memory_equal(key.addr_be, v6, sizeof(v6));
+    assert_int_equal(addr_parse("unix:/a", 0, &addr), 0);
+    assert_int_equal(addr_key(&addr, IPPROTO_TCP, &key), -EINVAL);
+    assert_int_equal(key.port_be, htons(443));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +155,7 @@ int main(void)
         cmocka_unit_test(what_is_no_address_is_refused_and_leaves_the_output),
         cmocka_unit_test(addresses_differ_by_family_host_and_port),
         cmocka_unit_test(port_is_set_where_there_is_one),
+        cmocka_unit_test(key_has_the_address_of_whatever_spelling_in_network_byte_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

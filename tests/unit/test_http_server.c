@@ -467,6 +467,23 @@ static void a_stream_is_sent_in_parts_and_closed(void **state)
     close_client(client);
 }
 
+static void between_the_parts_of_a_stream_others_have_their_turn(void **state)
+{
+    struct client *client = open_client();
+
+    (void) state;
+    stream.parts = 100;
+    put(client, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    while (stream.closed == 0) {
+        unsigned before = stream.read;
+
+        uv_run(&loop, UV_RUN_ONCE);
+        assert_in_range(stream.read - before, 0, 4);
+    }
+    assert_int_equal(stream.read, 100);
+    close_client(client);
+}
+
 static void the_head_of_a_stream_reads_nothing(void **state)
 {
     struct client *client = open_client();
@@ -529,6 +546,7 @@ int main(void)
         WITH_SERVER(limits_may_shrink_while_a_body_arrives),
         WITH_SERVER(a_server_stops_with_requests_in_hand),
         WITH_SERVER(a_stream_is_sent_in_parts_and_closed),
+        WITH_SERVER(between_the_parts_of_a_stream_others_have_their_turn),
         WITH_SERVER(the_head_of_a_stream_reads_nothing),
         WITH_SERVER(a_stream_that_is_not_taken_is_closed_at_its_deadline),
         WITH_SERVER(a_server_stops_in_the_middle_of_a_stream),

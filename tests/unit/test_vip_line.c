@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <netinet/in.h>
 #include <string.h>
 
 #include "vip_line.h"
