@@ -99,12 +99,13 @@ part_memory() {
     for pattern in equal mixed; do
         bench_durpinad 16k 8m
         introduce "memory_$pattern" "$pattern" 10000
-        for map in peers counters; do
+        for map in peers counters endpoints; do
             bpftool -j map show pinned "$PIN/$map" | jq '{name: "'"$map"'", bytes: .bytes_value}'
         done | jq -s --arg weights "$pattern" --argjson used "$(api GET /api/9/durpina | jq .used)" \
-            '{weights: $weights, peers: $used.peers, slots: $used.slots,
-              records: (map(.bytes) | add), bytes_per_peer:
-                  ((map(.bytes) | add) + $used.slots * 4 / $used.peers | . * 10 | round / 10)}'
+            '(.[:2] | map(.bytes) | add) as $records
+             | {weights: $weights, peers: $used.peers, slots: $used.slots, $records,
+                bytes_per_peer: ($records + $used.slots * 4 / $used.peers | . * 10 | round / 10),
+                endpoint: .[2].bytes}'
         stop_durpinad
     done | jq -s . >"$T/memory.json"
 }

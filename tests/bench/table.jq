@@ -64,7 +64,7 @@ part("storm"; "Changes against two picking processes";
     by_row(["seconds", "changes_per_s", "picks", "states_checked", "torn", "invalid", "overtaken",
             "p50_ns", "p99_ns", "p999_ns"])),
 part("memory"; "Memory of the maps, 10,000 peers";
-    by_row(["weights", "records", "slots", "bytes_per_peer"])),
+    by_row(["weights", "records", "slots", "bytes_per_peer", "endpoint"])),
 part("checks"; "Checks of plain HTTP, one a second for each peer, beside them a peer that dies";
     by_row(["peers", "checks_per_s", "cores", "us_per_check", "late_percent", "undecided",
             "most_to_mean", "resident_mb", "out_ms", "back_ms"])),

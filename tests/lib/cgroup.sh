@@ -14,7 +14,6 @@
 
 cgroup2_root=$(awk '$4 == "/" && / - cgroup2 / {print $5; exit}' /proc/self/mountinfo)
 cgroup_home=$cgroup2_root$(sed -n 's/^0:://p' /proc/self/cgroup)
-cgroups=()
 
 # Ports, addresses and firewall rules are free there. Runs the test anew, once: `own_network "$@"`.
 own_network() {
@@ -29,12 +28,11 @@ own_network() {
 make_cgroup() {
     local cgroup=$cgroup2_root/${PIN##*/}-$1
 
-    mkdir "$cgroup" || die "the cgroup $1 is made: is cgroup2 mounted, and writable?"
-    cgroups+=("$cgroup")
+    mkdir -p "$cgroup" || die "the cgroup $1 is made: is cgroup2 mounted, and writable?"
     printf -v "cgroup_$1" %s "$cgroup"
 }
 
-# Makes the test's own, once, and sets CGROUP.
+# Makes the test's own, and sets CGROUP.
 need_cgroup() {
     [ -z "${CGROUP:-}" ] || return 0
     make_cgroup own
@@ -69,11 +67,11 @@ attached() {
 
 remove_cgroups() {
     local cgroup
-    [ ${#cgroups[@]} -gt 0 ] || return 0
-    leave_cgroup
-    for cgroup in "${cgroups[@]}"; do
+    for cgroup in "$cgroup2_root/${PIN##*/}"-*/; do # by name: a subshell may have made them
+        [ -d "$cgroup" ] || continue
+        leave_cgroup
         # shellcheck disable=SC2046
-        [ ! -d "$cgroup" ] || stop $(cat "$cgroup/cgroup.procs")
+        stop $(cat "$cgroup/cgroup.procs")
         # The last process of it may have ended a moment ago.
         DEADLINE_S=2 wait_for remove_cgroup "$cgroup"
     done
