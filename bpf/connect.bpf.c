@@ -99,7 +99,9 @@ DURPINA_INLINE struct durpina_socket *send_elsewhere(struct bpf_sock_addr *ctx, 
         return s;
     if (vip->algorithm == DURPINA_HASH)
         dial->hash = source_hash(sk, dial->address.family);
-    dial->elsewhere = own_netns_cookie != 0 && bpf_get_netns_cookie(ctx) != own_netns_cookie;
+    /* One that acts in a single namespace has looked already. */
+    dial->elsewhere =
+        netns_cookie == 0 && own_netns_cookie != 0 && bpf_get_netns_cookie(ctx) != own_netns_cookie;
     return durpina_dialled(vip, dial, s) ? s : NULL;
 }
 
